@@ -1,0 +1,5 @@
+"""Checkpoints: the folder format.  Knows tensors and files, and nothing of trainers."""
+
+from kao.checkpoints.checkpoint import FOLDER, MODEL, Checkpoint
+
+__all__ = ["FOLDER", "MODEL", "Checkpoint"]

@@ -1,0 +1,206 @@
+"""A checkpoint: a folder that says all that is needed to draw with a model, or to train it on."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from kao.errors import CheckpointError
+from kao.files import new_folder, writing
+
+FOLDER = "checkpoints"
+MODEL = "model"
+_CARD, _STATE, _CONFIG = "card.json", "trainer.pt", "run.toml"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder, named by images seen, whole or absent.
+
+        run.toml              the full configuration, defaults included
+        model.safetensors     weights being trained
+        ema-0.999.safetensors averaged weights, one file an average
+        trainer.pt            optimiser and progress; only for resuming, opened with weights_only
+        card.json             versions, images seen, size and SHA-256 of each file above
+
+    Drawing reads only .toml and .safetensors: no pickle is opened.
+    """
+
+    path: Path
+
+    @property
+    def images(self) -> int:
+        """Images seen when it was written."""
+        return int(self.path.name)
+
+    @classmethod
+    def write(
+        cls,
+        run: Path,
+        *,
+        images: int,
+        config: str,
+        weights: Mapping[str, Mapping[str, Tensor]],
+        state: Mapping[str, Any],
+        card: Mapping[str, Any],
+    ) -> Self:
+        """Write beside, bring to the disk, rename.
+
+        Args:
+            run: The run directory.
+            images: Images seen; names the folder.
+            config: The full configuration, TOML.
+            weights: Tensors by name, by kind: "model", "ema-0.999", ...
+            state: What resuming needs; tensors, numbers, strings, lists and dicts only.
+            card: Facts for a reader, JSON.
+
+        Raises:
+            OutputError: The disk is full or not writable; earlier checkpoints are untouched.
+        """
+        path = run / FOLDER / f"{images:09d}"
+        with new_folder(path) as folder:
+            (folder / _CONFIG).write_text(config, encoding="utf-8")
+            for kind, tensors in weights.items():
+                packed = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+                (folder / f"{kind}.safetensors").write_bytes(safetensors.torch.save(packed))
+            torch.save(dict(state), folder / _STATE)
+            files = {
+                file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+                for file in sorted(folder.iterdir())
+            }
+            text = json.dumps({**card, "images": images, "files": files}, indent=2)
+            (folder / _CARD).write_text(text, encoding="utf-8")
+        return cls(path)
+
+    @classmethod
+    def all(cls, run: Path) -> list[Self]:
+        """The checkpoints of a run directory, oldest first, whole or damaged."""
+        folders = (run / FOLDER).glob("[0-9]*")
+        return [cls(path) for path in sorted(folders, key=lambda p: p.name) if path.is_dir()]
+
+    @classmethod
+    def latest(cls, run: Path) -> tuple[Self | None, list[str]]:
+        """The newest whole checkpoint of a run, and what is wrong with the newer ones."""
+        damages = []
+        for checkpoint in reversed(cls.all(run)):
+            if (damage := checkpoint.damage()) is None:
+                return checkpoint, damages
+            damages.append(damage)
+        return None, damages
+
+    def damage(self) -> str | None:
+        """What is wrong with it, as a sentence; None if every file is as it was written."""
+        try:
+            files = json.loads((self.path / _CARD).read_text(encoding="utf-8"))["files"]
+            for name, facts in files.items():
+                file = self.path / name
+                if file.stat().st_size != facts["bytes"]:
+                    return (
+                        f"{file} has {file.stat().st_size:,} bytes where {facts['bytes']:,} were "
+                        f"written"
+                    )
+                if _sha256(file) != facts["sha256"]:
+                    return f"{file} is not what was written (its SHA-256 differs)"
+        except FileNotFoundError as error:
+            return f"{error.filename} is missing"
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return f"{self.path / _CARD} cannot be read ({error})"
+        return None
+
+    @property
+    def averages(self) -> Sequence[str]:
+        """Kinds of averaged weights that it holds: "ema-0.999", ..."""
+        return sorted(file.stem for file in self.path.glob("ema-*.safetensors"))
+
+    @property
+    def config(self) -> str:
+        """The full configuration, TOML.
+
+        Raises:
+            CheckpointError: It cannot be read.
+        """
+        try:
+            return (self.path / _CONFIG).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{self.path / _CONFIG} cannot be read ({error}).") from error
+
+    def weights(self, kind: str = MODEL) -> dict[str, Tensor]:
+        """The tensors of one kind, on the CPU.
+
+        Raises:
+            CheckpointError: There are none of that kind, or the file is damaged.
+        """
+        file = self.path / f"{kind}.safetensors"
+        if not file.exists():
+            kinds = ", ".join(sorted(f.stem for f in self.path.glob("*.safetensors"))) or "none"
+            raise CheckpointError(f"{self.path} has no weights {kind!r}; it has: {kinds}.")
+        try:
+            return safetensors.torch.load(file.read_bytes())
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{file} is damaged ({error}): use an earlier checkpoint of the run."
+            ) from error
+
+    def load_into(self, module: nn.Module, kind: str = MODEL) -> None:
+        """Copy weights into a module of the same shape.
+
+        Raises:
+            CheckpointError: A weight is missing, left over or of another shape; the first
+                three are named.
+        """
+        weights, wanted = self.weights(kind), module.state_dict()
+        problems = [f"{name} is missing" for name in wanted if name not in weights]
+        problems += [f"{name} is left over" for name in weights if name not in wanted]
+        problems += [
+            f"{name} is {tuple(weights[name].shape)} where {tuple(wanted[name].shape)} is needed"
+            for name in wanted
+            if name in weights and weights[name].shape != wanted[name].shape
+        ]
+        if problems:
+            more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+            raise CheckpointError(
+                f"{self.path} does not fit the network of its run.toml: "
+                f"{'; '.join(problems[:3])}{more}. Check [network] and data.size there."
+            )
+        module.load_state_dict(weights)
+
+    def state(self) -> dict[str, Any]:
+        """What `write` was given for resuming.  Tensors and plain values only, never code.
+
+        Raises:
+            CheckpointError: The file is missing or damaged.
+        """
+        try:
+            return torch.load(self.path / _STATE, weights_only=True, map_location="cpu")
+        except Exception as error:  # torch.load raises many kinds on damaged input
+            raise CheckpointError(f"{self.path / _STATE} cannot be read ({error}).") from error
+
+    @classmethod
+    def prune(cls, run: Path, *, last: int, every: int) -> None:
+        """Remove checkpoints except the `last` newest and the first past each multiple of `every`.
+
+        Args:
+            run: The run directory.
+            last: How many of the newest stay, 1 or more.
+            every: Images; 0 keeps no other.
+        """
+        checkpoints = cls.all(run)
+        milestones = {c.images // every: c for c in reversed(checkpoints)} if every else {}
+        kept = {*checkpoints[-last:], *(c for n, c in milestones.items() if n > 0)}
+        for checkpoint in checkpoints:
+            if checkpoint not in kept:
+                with writing(checkpoint.path):
+                    shutil.rmtree(checkpoint.path)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

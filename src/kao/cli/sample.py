@@ -1,0 +1,116 @@
+"""`kao sample`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kao.errors import ConfigError
+
+if TYPE_CHECKING:
+    from kao.config import RunConfig
+    from kao.runs import Run
+
+
+def sample(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[sampling.key=value ...]",
+            help="Changes to how the run draws: sampling.sampler.eta=0.5.",
+            show_default=False,
+        ),
+    ] = None,
+    n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many pictures.")] = 64,
+    sampler: Annotated[str | None, typer.Option(help="ddim, ddpm or heun.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps from noise to picture.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Picture i of a seed is always the same.")] = 0,
+    weights: Annotated[str, typer.Option(help="ema (averaged) or model (raw).")] = "ema",
+    batch: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 64,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write PNGs here.")] = None,
+    grid: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one PNG grid.")] = None,
+    npz: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one array, uint8 (n, S, S, 3).")
+    ] = None,
+) -> None:
+    """Draw pictures with a trained model: PNGs, a grid, an array, or all of them.
+
+    Example: kao sample runs/mine --n 64 --seed 0 --steps 50 --out drawn/ --grid drawn.png
+
+    Without --out, --grid or --npz a grid goes into RUN/pictures/.
+    """
+    import torch
+
+    from kao.cli.console import bar, say
+    from kao.files import save_npz
+    from kao.runs import Run, draw
+    from kao.runs.run import PICTURES
+    from kao.visualisation import grid as lay_out
+    from kao.visualisation import save_picture, save_pictures
+
+    if weights not in ("ema", "model"):
+        raise ConfigError(f'--weights = "{weights}"; expected ema or model.')
+    opened = Run.open(run)
+    config = sampling_changed(opened, overrides or [], sampler=sampler, steps=steps)
+    denoiser = load_denoiser(opened, weights=weights)
+
+    drawn = []
+    with bar() as progress:
+        task = progress.add_task("drawing", total=n, figures="")
+        for pictures in draw(denoiser, config, indices=range(n), seed=seed, batch=batch):
+            if out is not None:
+                first = sum(len(d) for d in drawn)
+                names = [f"{first + i:06d}.png" for i in range(len(pictures))]
+                save_pictures(pictures, out, names=names)
+            drawn.append(pictures)
+            progress.update(task, advance=len(pictures))
+    images = torch.cat(drawn)
+    if out is not None:
+        say(f"{n} pictures in {out}")
+    if npz is not None:
+        save_npz(npz, images.permute(0, 2, 3, 1).numpy())
+        say(f"array {tuple(images.permute(0, 2, 3, 1).shape)} in {npz}")
+    if grid is None and out is None and npz is None:
+        grid = opened.path / PICTURES / f"grid-seed{seed}.png"
+    if grid is not None:
+        save_picture(lay_out(images), grid)
+        say(f"grid of {n} in {grid}")
+
+
+def sampling_changed(
+    run: "Run", overrides: list[str], *, sampler: str | None = None, steps: int | None = None
+) -> "RunConfig":
+    """The run's configuration with changes to [sampling].
+
+    Raises:
+        ConfigError: A change is to something else, or does not fit.
+    """
+    from kao.config import Request, dump, leaves
+    from kao.runs import with_sampling
+
+    flags: dict[str, Any] = {}
+    if sampler is not None:
+        flags["sampler"] = {"kind": sampler}
+    if steps is not None:
+        flags["steps"] = steps
+    request = Request.of(None, overrides, {"sampling": flags})
+    if strange := [key for key in leaves(request.table) if not key.startswith("sampling")]:
+        raise ConfigError(
+            f"{strange[0]} cannot be changed when drawing, only keys of [sampling] can: train "
+            f"another run with it."
+        )
+    config = run.config
+    return with_sampling(config, request.over(dump(config)).sampling)
+
+
+def load_denoiser(run: "Run", *, weights: str = "ema") -> Any:
+    """The run's model, with a word on any damaged checkpoint that was passed over."""
+    from kao.cli.console import say
+
+    checkpoint, damages = run.checkpoint()
+    for damage in damages:
+        say(f"{damage}: drawing with {checkpoint.path.name} instead.")
+    return run.denoiser(weights=weights)
+
+

@@ -1,0 +1,123 @@
+"""`kao show`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kao.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from kao.runs import Run
+
+KINDS = ("forward", "reverse", "process", "schedule", "gif")
+
+
+def show(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[forward] [reverse] [process] [schedule] [gif]",
+            help="What to draw; everything if nothing is named.",
+            show_default=False,
+        ),
+    ] = None,
+    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Pictures in process and gif.")] = 6,
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise and of the choice.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to; default: RUN/pictures.")
+    ] = None,
+) -> None:
+    """Draw what happens inside: noising, denoising, what the network sees, the schedule.
+
+    forward   real pictures at 0, 25, 50, 75 and 99 % of the noise
+    reverse   the way back at the same places, and the picture predicted there
+    process   the whole denoising of six pictures
+    schedule  alpha, sigma and log-SNR over time
+    gif       the denoising as an animation
+
+    Example: kao show runs/mine process --n 6
+    """
+    from kao.cli.console import say
+    from kao.runs import Run
+    from kao.runs.run import PICTURES
+
+    kinds = what or list(KINDS)
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        from kao.config.tree import near_miss
+
+        raise ConfigError(
+            f'kao show cannot draw "{unknown[0]}"{near_miss(unknown[0], KINDS)}; it can draw: '
+            f"{', '.join(KINDS)}."
+        )
+    opened = Run.open(run)
+    folder = out or opened.path / PICTURES
+    for kind, draw in drawings(opened, folder, n=n, seed=seed).items():
+        if kind not in kinds:
+            continue
+        try:
+            say(str(draw()))
+        except DataError as error:
+            # With everything asked for, a run whose pictures stayed elsewhere still shows the rest.
+            if what:
+                raise
+            say(f"Left out {kind}: {error}")
+
+
+def drawings(run: "Run", folder: Path, *, n: int, seed: int) -> dict[str, Callable[[], Path]]:
+    """The figures of a run, by name; each is drawn when called and says where it went."""
+    from functools import cache
+
+    from kao.cli.sample import load_denoiser
+    from kao.diffusion import Denoiser, seeds_of
+    from kao.pixels import to_float
+    from kao.reports import figures
+    from kao.runs.pictures import some_real
+    from kao.visualisation import save_picture
+
+    config = run.config
+    size, sampler = config.data.size, config.sampling.sampler
+    seeds = seeds_of(seed, range(n))
+
+    @cache
+    def denoiser() -> Denoiser:
+        return load_denoiser(run)
+
+    def forward() -> Path:
+        images = to_float(some_real(config, n=4, seed=seed))
+        strip = figures.forward_strip(config.schedule.build(), images, seed=seed)
+        return save_picture(strip, folder / "forward.png")
+
+    def reverse() -> Path:
+        model = denoiser()
+        strip = figures.reverse_strip(
+            config.clip(model), sampler, config.times(model.schedule), size=size, seeds=seeds[:4]
+        )
+        return save_picture(strip, folder / "reverse.png")
+
+    def process() -> Path:
+        model = denoiser()
+        strips = figures.process_strips(
+            config.clip(model), sampler, config.times(model.schedule), size=size, seeds=seeds
+        )
+        return save_picture(strips, folder / "process.png")
+
+    def schedule() -> Path:
+        plot = figures.schedule_plot({run.path.name: config.schedule.build()})
+        return save_picture(plot, folder / "schedule.png")
+
+    def gif() -> Path:
+        model, path = denoiser(), folder / "denoising.gif"
+        figures.denoising_gif(
+            config.clip(model),
+            sampler,
+            config.times(model.schedule),
+            size=size,
+            seeds=seeds,
+            path=path,
+        )
+        return path
+
+    return dict(zip(KINDS, (forward, reverse, process, schedule, gif), strict=True))

@@ -1,0 +1,178 @@
+"""`kao train`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kao.errors import ConfigError, KaoError
+
+if TYPE_CHECKING:
+    from kao.runs import Ask, Session
+
+
+def train(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="FACES [RECIPE] [key=value ...]",
+            help="Pictures (folder, zip file, hf:NAME or toy), a recipe, and changes to it.",
+            show_default=False,
+        ),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The run directory; default: runs/<name of FACES>."),
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the pictures, pixels.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Train so many minutes.")] = None,
+    images: Annotated[
+        str | None, typer.Option(help="Train on so many images: 50000, 100k, 1M.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Train so many steps.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the configuration and its cost; do nothing.")
+    ] = False,
+) -> None:
+    """Train a model on pictures; the same command again goes on where it stopped.
+
+    Example: kao train my-faces/ faces-32 --run runs/mine --minutes 10 network.width=64
+
+    Without a recipe the one for this machine is taken and fitted to the pictures.  Ctrl-C or
+    SIGTERM finishes the step, saves and exits 0.
+    """
+    from kao.machine import device
+    from kao.runs import Ask
+
+    source, recipe, overrides = split_words(words or [])
+    if source is None and run is None:
+        raise ConfigError(
+            "No pictures are named: give a folder or a zip file of pictures, hf:NAME, or toy."
+        )
+    flags: dict[str, Any] = {}
+    if size is not None:
+        flags["data"] = {"size": size}
+    if (length := _length(minutes, images, steps)) is not None:
+        flags["length"] = length
+    path = run or Path("runs") / default_name(source or "run")
+    ask = Ask(run=path, source=source, recipe=recipe, overrides=overrides, flags=flags)
+    if dry_run:
+        _dry_run(ask)
+        return
+    train_loop(ask, device())
+
+
+def split_words(words: list[str]) -> tuple[str | None, str | None, list[str]]:
+    """FACES, RECIPE and the overrides among the words of a command line.
+
+    Raises:
+        ConfigError: There are more words without "=" than two.
+    """
+    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    plain = [word for word in words if word not in overrides]
+    if len(plain) > 2:
+        raise ConfigError(
+            f'"{plain[2]}" is one word too many: expected FACES, then perhaps a recipe, then '
+            f"key=value pairs."
+        )
+    source, recipe = (*plain, None, None)[:2]
+    return source, recipe, overrides
+
+
+def default_name(source: str) -> str:
+    """A run's name from its pictures': "../data/anime64.zip" -> "anime64"."""
+    return Path(source.replace(":", "-")).stem or "run"
+
+
+def _length(minutes: float | None, images: str | None, steps: int | None) -> str | None:
+    given = {
+        "minutes": None if minutes is None else f"{minutes:g} minutes",
+        "images": None if images is None else f"{images} images",
+        "steps": None if steps is None else f"{steps} steps",
+    }
+    set_ = [name for name, text in given.items() if text is not None]
+    if len(set_) > 1:
+        raise ConfigError(f"--{set_[0]} and --{set_[1]} both set the length: give one of them.")
+    return given[set_[0]] if set_ else None
+
+
+def _dry_run(ask: "Ask") -> None:
+    from kao.machine import device
+    from kao.runs import configure
+    from kao.runs.cost import estimate
+
+    config, _ = configure(ask, device())
+    print(config.to_toml())
+    for line in estimate(config):
+        print(f"# {line}")
+
+
+def train_loop(ask: "Ask", device: Any) -> "Session":
+    """Open the run, train it behind a bar, say how it went.
+
+    Raises:
+        KaoError: The run cannot start, or cannot go on; what was saved stays.
+    """
+    from kao.cli.console import say
+    from kao.cli.prepare import prepare_with_bar
+    from kao.runs import finish, open_session
+
+    session = open_session(ask, device, preparing=prepare_with_bar)
+    for note in session.notes:
+        say(note)
+    trainer = session.trainer
+    if session.resumed is not None:
+        say(
+            f"Going on with {session.run.path} at {session.resumed:,} images "
+            f"({100 * trainer.done:.0f} % of {session.config.length})."
+        )
+    else:
+        say(
+            f"Training {session.run.path} for {session.config.length} on {device} in "
+            f"{session.config.training.precision}."
+        )
+    try:
+        _loop_behind_bar(session)
+    except KaoError as error:
+        finish(session, error)
+        raise
+    reason = finish(session)
+    progress = trainer.progress
+    say(
+        f"{reason.capitalize()} at {progress.images:,} images after "
+        f"{progress.seconds / 60:.1f} minutes. Draw with: kao sample {session.run.path}"
+    )
+    return session
+
+
+def _loop_behind_bar(session: "Session") -> None:
+    import time
+
+    from kao.cli.console import bar, console, say, stopping_gently
+    from kao.machine import memory_in_use
+
+    trainer = session.trainer
+    loss, shown, spoken = None, 0.0, time.perf_counter()
+    started, first = time.perf_counter(), trainer.progress.images
+    waited = 0.0
+    with stopping_gently(trainer), bar() as progress:
+        task = progress.add_task("training", total=1.0, figures="", completed=trainer.done)
+        for step in trainer.steps():
+            loss = step.loss if loss is None else 0.98 * loss + 0.02 * step.loss
+            waited += step.waited
+            now = time.perf_counter()
+            if now - shown < 0.5:
+                continue
+            shown = now
+            seconds = now - started
+            figures = (
+                f"loss {loss:.4f}  "
+                f"{(trainer.progress.images - first) / seconds:.0f} images/s  "
+                f"data {100 * waited / seconds:.1f} %  "
+                f"{memory_in_use(trainer.accelerator.device) / 2**30:.1f} GB"
+            )
+            progress.update(task, completed=trainer.done, figures=figures)
+            # Where no bar is drawn, a line now and then says that it is alive.
+            if not console.is_terminal and now - spoken > 30:
+                spoken = now
+                say(f"{100 * trainer.done:.0f} %  {trainer.progress.images:,} images  {figures}")

@@ -1,0 +1,163 @@
+"""Pictures in a folder or a ZIP archive, with classes from folders and captions from tables.
+
+storage    lists and reads files
+layout     says what folders mean
+tables     reads captions.csv, metadata.csv, metadata.jsonl
+pictures   decodes
+folders    the set as an ImageSource
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from kao.data import pictures
+from kao.data.item import Item
+from kao.data.layout import Layout, layout, natural
+from kao.data.storage import Listing, Storage, find, listed, near_miss
+from kao.data.tables import rows
+from kao.errors import DataError
+
+
+class FolderSource:
+    """The pictures of a folder or a ZIP archive, as an `ImageSource`.
+
+    May be read from many threads at once.  Keys are paths below `path`, in sorted order, so a
+    folder and an archive of it are the same set.  Tables of captions are looked for in `path`
+    and in the folders that `layout` enters; they name pictures relative to themselves, or to
+    the folder that was entered.  Their labels count where folders are not classes, provided
+    that every picture has one.
+
+    Args:
+        path: A folder, a ZIP file, or a folder inside a ZIP file ("afhq.zip/train").
+        classes: Classes to take, in any order; all where empty.
+
+    Raises:
+        DataError: The place is missing, unreadable or no archive, holds fewer than two pictures,
+            lacks a class that was asked for, or has a damaged table.
+    """
+
+    def __init__(self, path: str | Path, *, classes: Sequence[str] = ()):
+        self._path = Path(path).expanduser()
+        self._storage: Storage = find(self._path)
+        listing = self._storage.listing()
+        self._check_count(listing.pictures, listing)
+
+        arranged = layout(listing.pictures, wanted=classes)
+        keys = [name for name in listing.pictures if name.startswith(arranged.root)]
+        tables = [name for name in listing.tables if arranged.root.startswith(_parent(name))]
+        captions, labels = self._read(tables, arranged.root, listing.pictures)
+        self._notes = [*arranged.notes, *listing.oddities, *_gaps(keys, captions, tables)]
+
+        named = _class_names(keys, arranged, labels)
+        self._classes = self._picked(natural(set(named.values())), classes)
+        index = {name: number for number, name in enumerate(self._classes)}
+        self._keys = [key for key in keys if not index or named.get(key) in index]
+        self._labels = [index[named[key]] for key in self._keys] if index else None
+        self._captions = captions
+        self._check_count(self._keys, listing)
+        self._fingerprint = _fingerprint([*self._keys, *tables], listing, self._classes)
+
+    def __repr__(self) -> str:
+        return f"FolderSource({str(self._path)!r}, classes={self._classes!r})"
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over names, sizes and times (of a ZIP: checksums) of pictures and tables."""
+        return self._fingerprint
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Class names in natural order, whatever order they were asked for in."""
+        return self._classes
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a person might not expect about the place, a sentence each."""
+        return self._notes
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitem__(self, index: int) -> Item:
+        """Read and decode one picture.
+
+        Raises:
+            DataError: It cannot be read or decoded; the message names it and says why.
+            IndexError: The index is outside 0 .. len - 1, which also ends a plain `for` loop.
+        """
+        if not 0 <= index < len(self._keys):
+            raise IndexError(f"picture {index} of a set of {len(self._keys)}")
+        key = self._keys[index]
+        image, encoding = pictures.decode(self._storage.read(key), key)
+        label = None if self._labels is None else self._labels[index]
+        return Item(image, key, label, self._captions.get(key), encoding)
+
+    def _read(
+        self, tables: Sequence[str], root: str, names: Sequence[str]
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """Captions and labels by picture; the first table that says something has it."""
+        captions: dict[str, str] = {}
+        labels: dict[str, str] = {}
+        known = frozenset(names) if tables else frozenset()
+        for table in tables:
+            for row in rows(self._storage.read(table), table):
+                for name in (_parent(table) + row.file, root + row.file):
+                    if name in known:
+                        if row.caption:
+                            captions.setdefault(name, row.caption)
+                        if row.label:
+                            labels.setdefault(name, row.label)
+                        break
+        return captions, labels
+
+    def _picked(self, known: tuple[str, ...], wanted: Sequence[str]) -> tuple[str, ...]:
+        for name in wanted:
+            if name not in known:
+                raise DataError(
+                    f"{self._path} has no class {name!r}{near_miss(name, known)}: "
+                    f"its classes are {listed(known)}."
+                )
+        return tuple(name for name in known if name in wanted) or known
+
+    def _check_count(self, names: Sequence[str], listing: Listing) -> None:
+        if len(names) >= 2:
+            return
+        met = f"one picture, {names[0]}" if names else "no picture"
+        others = ", ".join(f"{n:,} {kind}" for kind, n in listing.others.most_common(5))
+        raise DataError(
+            f"{self._path} holds {met}"
+            + (f" (but other files: {others})" if others else "")
+            + f"; expected two or more of {' '.join(sorted(pictures.EXTENSIONS))}."
+            + "".join(f" Also {oddity}" for oddity in listing.oddities)
+        )
+
+
+def _parent(name: str) -> str:
+    """The folder of a file, "" or ending in "/"."""
+    return name[: name.rfind("/") + 1]
+
+
+def _class_names(keys: Sequence[str], arranged: Layout, labels: dict[str, str]) -> dict[str, str]:
+    """The class of every picture, from folders or else from tables; empty if there are none."""
+    if not arranged.classes:
+        return {key: labels[key] for key in keys} if all(key in labels for key in keys) else {}
+    named = ((key, arranged.class_of(key)) for key in keys)
+    return {key: name for key, name in named if name is not None}
+
+
+def _gaps(keys: Sequence[str], captions: dict[str, str], tables: Sequence[str]) -> Iterable[str]:
+    missing = [key for key in keys if key not in captions]
+    if tables and missing:
+        yield (
+            f"{len(missing):,} of {len(keys):,} pictures have no caption in "
+            f"{', '.join(tables)}: {listed(missing, 3)}"
+        )
+
+
+def _fingerprint(names: Iterable[str], listing: Listing, classes: Sequence[str]) -> str:
+    digest = hashlib.sha256(repr(classes).encode())
+    for name in names:
+        # Names that are not UTF-8 arrive with surrogates (PEP 383).
+        digest.update(f"{name}\0{listing.stamps[name]}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()

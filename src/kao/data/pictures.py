@@ -1,0 +1,238 @@
+"""From the bytes of a picture file to square uint8 RGB pixels.
+
+Files are recognised by their content, never by their name.  Plain grey and RGB JPEG goes
+through libjpeg-turbo (simplejpeg), everything else through Pillow.  Along the way
+
+    EXIF orientation      is applied, so that faces stand upright
+    transparency          is laid over white
+    16-bit grey           is scaled to 8 bits
+    CMYK and palettes     become RGB
+    animations            give their first frame
+    colour profiles       are ignored: pixels are taken to be sRGB
+"""
+
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import simplejpeg
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+
+from kao.errors import ConfigError, DataError
+
+Crop = Literal["centre", "pad", "none"]
+CROPS: tuple[Crop, ...] = get_args(Crop)
+
+MAX_PIXELS = 89_478_485
+"""Largest picture that is decoded: 256 MiB of RGB, where Pillow begins to warn of bombs."""
+
+EXTENSIONS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+)
+"""Which files of a folder are tried, in lower case; what they are is decided by content."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+
+_EXIF_ORIENTATION = 0x0112
+
+_Pixels = NDArray[np.uint8]
+
+# What a viewer does for each value of the EXIF tag "Orientation", on (H, W, 3) arrays.
+_UPRIGHT: dict[int, Callable[[_Pixels], _Pixels]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: a[::-1].transpose(1, 0, 2),
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: a[:, ::-1].transpose(1, 0, 2),
+}
+
+
+class Picture(NamedTuple):
+    """A decoded picture and how it was stored.
+
+    Attributes:
+        image: uint8, (3, H, W), RGB, 0..255, upright; a view of channels-last memory.
+        encoding: Format and colour mode of the file, as "JPEG RGB" or "PNG RGBA".
+    """
+
+    image: Tensor
+    encoding: str
+
+
+def decode(data: bytes, name: str) -> Picture:
+    """Decode a JPEG, PNG, WebP, BMP, TIFF or GIF file, whatever it is called.
+
+    Args:
+        data: The whole file.
+        name: What to call the picture in error messages.
+
+    Raises:
+        DataError: The bytes are empty, truncated, damaged, no picture, or more than
+            `MAX_PIXELS` pixels; the message names the picture and says why.
+    """
+    if not data:
+        raise DataError(f"{name} is empty (0 bytes): copy it again or delete it.")
+    pixels, encoding = _decode_plain_jpeg(data, name) or _decode_with_pillow(data, name)
+    return Picture(torch.from_numpy(pixels).permute(2, 0, 1), encoding)
+
+
+def _decode_plain_jpeg(data: bytes, name: str) -> tuple[_Pixels, str] | None:
+    """The quick way; None where Pillow should have a look, be it only for a better reason."""
+    if not data.startswith(b"\xff\xd8\xff"):
+        return None
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if colours not in ("YCbCr", "RGB", "Gray"):
+            return None
+        _refuse_bomb(width, height, name)
+        pixels = simplejpeg.decode_jpeg(data, "RGB")
+    except ValueError:
+        return None
+    # Opening costs as much as decoding a thumbnail, so the tag is looked for only where it can be.
+    if b"Exif" in data or b"tiff:Orientation" in data:
+        pixels = _upright(pixels, _orientation_in(data))
+    return pixels, "JPEG L" if colours == "Gray" else "JPEG RGB"
+
+
+def _decode_with_pillow(data: bytes, name: str) -> tuple[_Pixels, str]:
+    try:
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
+            _refuse_bomb(*image.size, name)
+            encoding = f"{image.format} {image.mode}"
+            image.load()
+            # After loading, for Pillow turns TIFF by itself and then drops the tag.
+            return _upright(_rgb(image, name), _orientation(image)), encoding
+    except DataError:
+        raise
+    except UnidentifiedImageError:
+        raise DataError(
+            f"{name} is not a picture: it begins with {data[:12]!r}; expected "
+            f"JPEG, PNG, WebP, BMP, TIFF or GIF. Convert it or delete it."
+        ) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise DataError(_bomb(name)) from None
+    # Damaged files make Pillow's readers raise nearly anything: struct.error, IndexError, ...
+    except Exception as error:
+        raise DataError(
+            f"{name} is truncated or damaged ({_reason(error)}): copy it again or delete it."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().rstrip(".") or type(error).__name__
+
+
+def _bomb(name: str, met: str = "too many pixels") -> str:
+    return (
+        f"{name} claims {met}; at most {MAX_PIXELS:,} are decoded, "
+        f"as more may be a decompression bomb. Make it smaller or delete it."
+    )
+
+
+def _refuse_bomb(width: int, height: int, name: str) -> None:
+    if width * height > MAX_PIXELS:
+        raise DataError(_bomb(name, f"{width} x {height} pixels"))
+
+
+def _rgb(image: Image.Image, name: str) -> _Pixels:
+    """uint8 (H, W, 3) of a loaded picture of any mode."""
+    # Pillow before 11 calls 16-bit grey PNG "I", which otherwise means 32 bits.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        grey = np.rint(np.asarray(image, np.float32) / 257).clip(0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise DataError(
+            f"{name} holds 32-bit grey values, for which black and white are not defined: "
+            f"save it with 8 or 16 bits."
+        )
+    if image.has_transparency_data:
+        above = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), above)
+    return np.array(image.convert("RGB"))
+
+
+def _orientation(image: Image.Image) -> Any:
+    try:
+        return image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:  # a picture whose EXIF block alone is damaged is still a picture
+        return 1
+
+
+def _orientation_in(data: bytes) -> Any:
+    try:
+        with Image.open(BytesIO(data), formats=("JPEG",)) as image:
+            return _orientation(image)
+    except Exception:  # as above: libjpeg has already decoded the pixels
+        return 1
+
+
+def _upright(pixels: _Pixels, orientation: Any) -> _Pixels:
+    turn = _UPRIGHT.get(orientation)
+    # torch reads no negative strides, hence the copy.
+    return pixels if turn is None else np.ascontiguousarray(turn(pixels))
+
+
+def fit(image: Tensor, *, size: int, crop: Crop, name: str) -> Tensor:
+    """Make a picture square and resize it with an antialiased bicubic filter.
+
+    The filter is Pillow's (Keys 1981, a = -1/2, widened by the factor of reduction), in torch's
+    quicker uint8 arithmetic.  On 3,000 photographs reduced from 200 to 64 pixels the two differed
+    by 1 of 255 in one value of 270, by 2 in two values of 37 million, and never by more.
+
+    Args:
+        image: uint8, (3, H, W).
+        size: Side of the result in pixels.
+        crop: "centre" keeps the central square; "pad" keeps all, between white bars; "none"
+            takes only pictures that are square already.
+        name: What to call the picture in error messages.
+
+    Returns:
+        uint8, (3, size, size).
+
+    Raises:
+        DataError: `crop` is "none" and the picture is not square.
+    """
+    image = _square(image, crop, name)
+    if image.shape[-1] == size:
+        return image
+    return interpolate(image[None], size=(size, size), mode="bicubic", antialias=True)[0]
+
+
+def _square(image: Tensor, crop: Crop, name: str) -> Tensor:
+    _, height, width = image.shape
+    if height == width:
+        return image
+    match crop:
+        case "centre":
+            side = min(height, width)
+            top, left = (height - side) // 2, (width - side) // 2
+            return image[:, top : top + side, left : left + side]
+        case "pad":
+            side = max(height, width)
+            top, left = (side - height) // 2, (side - width) // 2
+            around = (left, side - width - left, top, side - height - top)
+            return pad(image, around, value=255)
+        case "none":
+            raise DataError(
+                f"{name} is {width} x {height}, not square, and crop is 'none': "
+                f"use crop 'centre' or 'pad', or make it square."
+            )
+
+
+def check_crop(crop: str) -> Crop:
+    """The crop policy of that name.
+
+    Raises:
+        ConfigError: There is none; names those that exist.
+    """
+    for known in CROPS:
+        if crop == known:
+            return known
+    raise ConfigError(f"crop = {crop!r} is not known: choose one of {', '.join(CROPS)}.")

@@ -1,0 +1,105 @@
+"""Tables beside pictures: captions and labels in CSV or JSON lines.
+
+Two vocabularies are read, this project's and that of Hugging Face's imagefolder:
+
+    file    file_name    text    caption    label
+
+One column names the picture; caption (or text) and label may be absent; others are ignored.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from kao.errors import DataError
+
+_FILE = ("file", "file_name")
+_CAPTION = ("caption", "text")
+_LABEL = "label"
+
+
+class Row(NamedTuple):
+    """What a table says about one picture; None for a cell that is empty or absent."""
+
+    file: str
+    caption: str | None
+    label: str | None
+
+
+def rows(data: bytes, name: str) -> Iterator[Row]:
+    """Read a table.
+
+    Args:
+        data: Content of a .csv file with a head line, or of a .jsonl file.  UTF-8.
+        name: Of the file: says which of the two it is, and goes into error messages.
+
+    Yields:
+        Rows that name a picture, in order.
+
+    Raises:
+        DataError: It is not UTF-8, not CSV or JSON, or has no column that names the picture.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{name} is not UTF-8 text (byte {error.start}): save it as UTF-8."
+        ) from error
+    records = _json_records(text, name) if name.lower().endswith(".jsonl") else _csv(text, name)
+    for record in records:
+        file = _cell(record, *_FILE)
+        if file:
+            file = file.replace("\\", "/").removeprefix("./")
+            yield Row(file, _cell(record, *_CAPTION), _cell(record, _LABEL))
+
+
+def _cell(record: dict[str, str], *columns: str) -> str | None:
+    return next((record[column] for column in columns if record.get(column)), None)
+
+
+def _csv(text: str, name: str) -> Iterator[dict[str, str]]:
+    lines = csv.reader(io.StringIO(text, newline=""))
+    try:
+        head = [column.strip().lower() for column in next(lines, [])]
+        _check_columns(head, name)
+        for line in lines:
+            # Short lines leave columns out, long ones say more than was asked: both pass.
+            yield {column: cell.strip() for column, cell in zip(head, line, strict=False)}
+    except csv.Error as error:
+        raise DataError(
+            f"{name}, line {lines.line_num}, is not CSV ({error}): mend or delete the line."
+        ) from error
+
+
+def _json_records(text: str, name: str) -> Iterator[dict[str, str]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise DataError(
+                f"{name}, line {number}, is not JSON ({error}): mend or delete the line."
+            ) from error
+        if not isinstance(record, dict):
+            raise DataError(
+                f"{name}, line {number}, holds no JSON object: expected "
+                f'{{"file_name": ..., "text": ...}}.'
+            )
+        cells = {
+            key.strip().lower(): str(value).strip()
+            for key, value in record.items()
+            if isinstance(value, str | int)
+        }
+        _check_columns(list(cells), f"{name}, line {number},")
+        yield cells
+
+
+def _check_columns(columns: list[str], name: str) -> None:
+    if not set(_FILE) & set(columns):
+        raise DataError(
+            f"{name} has no column that names the picture: expected 'file' or 'file_name', "
+            f"met {', '.join(columns) or 'nothing'}."
+        )

@@ -1,0 +1,1 @@
+"""How toy faces are drawn: attributes, then curves on a canvas.  Used through `kao.data.toy_faces`."""

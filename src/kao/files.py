@@ -1,0 +1,106 @@
+"""Writing so that a file or a folder is whole or absent, and saying why when it cannot be."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kao.errors import OutputError
+
+
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Turn an operating-system error while writing to `place` into a sentence.
+
+    Raises:
+        OutputError: The disk is full, the place is not writable, or a file is in the way.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(
+                f"The disk is full while writing {place}: free some space, or choose another place."
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise OutputError(
+                f"{place} is not writable: change its permissions, or choose another place."
+            ) from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+            raise OutputError(
+                f"{place} cannot be written, since a file or folder of that name is in the way: "
+                f"choose another place."
+            ) from error
+        raise OutputError(f"{place} cannot be written: {error.strerror or error}.") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file in one go.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with writing(path):
+        try:
+            beside.write_text(text, encoding="utf-8")
+            sync(beside)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which takes its name `path` only when it is whole.
+
+    What is inside is brought to the disk before the rename.  After an error or a kill there is
+    no `path`; a left-over of a killed process is removed the next time.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.partial")
+    with writing(path):
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        try:
+            yield beside
+            for file in beside.rglob("*"):
+                sync(file)
+            sync(beside)
+            if path.exists():
+                shutil.rmtree(path)
+            beside.rename(path)
+            sync(path.parent)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Bring a file or a folder's list of names to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def save_npz(path: Path, array: Any) -> None:
+    """Write one array as `arr_0` of a compressed .npz, the form that FID scripts read.
+
+    Args:
+        path: Folders on the way are made.
+        array: NumPy.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    import numpy as np
+
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(path, array)

@@ -1,0 +1,364 @@
+"""The page of a run: report.html, one file that needs no network, no server and no model."""
+
+import base64
+import hashlib
+import statistics
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from kao.errors import KaoError
+from kao.reports.charts import Line, line_chart, short, smoothed
+from kao.reports.record import BANDS, Event, Grid, RunRecord, Session, mapping
+from kao.visualisation import spread, write_file
+
+# CSS pixels of the column; a wider picture is shrunk, and a shrunk one is better smoothed.
+_PAGE_WIDTH, _PHONE_WIDTH = 912, 360
+_TIMELINE_GRIDS = 12
+_TIMELINE_BYTES = 1_200_000
+_PICTURE_BYTES = 4_000_000
+
+_CAPTIONS = {
+    "forward": "Forward: pictures of the training set as noise is added.",
+    "reverse": "Reverse: from noise to a picture, and what the model predicts on the way.",
+    "process": "Process: pictures from their first noise to the end.",
+    "schedule": "Schedule: how much of a picture is signal and how much is noise, by time.",
+    "denoising": "Denoising, as a film.",
+}
+
+
+def write_report(run: Path) -> Path:
+    """Write `run`/report.html from the files of a run directory, and return its path.
+
+    What a run has not got, because it is young, was killed or drew no figures, is left out.
+
+    Args:
+        run: A run directory, finished or not.
+
+    Raises:
+        CheckpointError: `run` is no run directory.
+        OutputError: The page cannot be written.
+    """
+    return write_file(run / "report.html", page(RunRecord.read(run)).encode())
+
+
+def page(record: RunRecord) -> str:
+    """The page as HTML, with style, script and pictures inside."""
+    script = _asset("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    # Browsers then fetch nothing and run this one script, whatever a run's files hold.
+    policy = (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
+        f"form-action 'none'; script-src 'sha256-{digest}'"
+    )
+    sections = (
+        _newest_grid(record),
+        _loss(record),
+        _grids_over_time(record),
+        _figures(record),
+        _training(record),
+        _data(record),
+        _machine(record),
+        _configuration(record),
+        _sessions(record),
+    )
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(record.name)} · kao</title>\n<style>\n{_asset('page.css')}</style>\n"
+        f"</head>\n<body>\n{_header(record)}\n<main>\n"
+        + "\n".join(section for section in sections if section)
+        + f"\n</main>\n{_footer()}\n<script>{script}</script>\n</body>\n</html>\n"
+    )
+
+
+def _asset(name: str) -> str:
+    return resources.files("kao.reports").joinpath(name).read_text(encoding="utf-8")
+
+
+def _section(title: str, body: str) -> str:
+    heading = f"<h2>{escape(title)}</h2>" if title else ""
+    return f"<section>{heading}{body}</section>" if body else ""
+
+
+# The head of the page
+
+
+def _header(record: RunRecord) -> str:
+    figures = [("pictures seen", f"{record.images:,}")]
+    if seconds := record.seconds:
+        figures.append(_duration(seconds))
+    if rates := [rate for _, rate in record.curve("images_per_second")]:
+        figures.append(("images/s", f"{statistics.median(rates):.3g}"))
+    if isinstance(parameters := _start(record).get("parameters"), int):
+        figures.append(("parameters", short(parameters)))
+    summary = "".join(f"<span><b>{value}</b> {name}</span>" for name, value in figures)
+    return (
+        f'<header><p class="eyebrow">{escape(_state(record))}</p>'
+        f'<h1>{escape(record.name)}</h1><p class="summary">{summary}</p></header>'
+    )
+
+
+def _duration(seconds: float) -> tuple[str, str]:
+    if seconds < 60:
+        return "seconds", f"{seconds:.0f}"
+    if seconds < 2 * 3600:
+        return "minutes", f"{seconds / 60:.3g}"
+    return "hours", f"{seconds / 3600:.1f}"
+
+
+def _state(record: RunRecord) -> str:
+    if not record.sessions:
+        return "Not started"
+    session = record.sessions[-1]
+    if session.end is None:
+        return f"Started on {_time(session.start)}; no end recorded"
+    return f"{str(session.end.get('reason', 'ended')).capitalize()} on {_time(session.end)}"
+
+
+def _footer() -> str:
+    return f"<footer>Written by kao on {_day(datetime.now(UTC))}.</footer>"
+
+
+# Pictures
+
+
+def _newest_grid(record: RunRecord) -> str:
+    if not record.grids:
+        return ""
+    grid = record.grids[-1]
+    weights = "averaged" if grid.path.stem.endswith("ema") else "raw"
+    caption = f"Drawn by the {weights} weights after {grid.images:,} pictures."
+    return _section("", _picture(grid.path, caption, enlarged=True))
+
+
+def _grids_over_time(record: RunRecord) -> str:
+    grids = _affordable(record.grids)
+    if len(grids) < 2:
+        return ""
+    pictures = "".join(_picture(grid.path, f"{grid.images:,} pictures seen") for grid in grids)
+    return _section(
+        "Samples over time",
+        f'<div class="timeline"><div class="times">{pictures}</div><div class="scrubber">'
+        '<input type="range" min="0" step="1" aria-label="Pictures seen"><output></output>'
+        "</div></div>",
+    )
+
+
+def _affordable(grids: Sequence[Grid]) -> list[Grid]:
+    """As many grids, evenly spaced and the newest among them, as a page can carry."""
+    for most in range(_TIMELINE_GRIDS, 1, -1):
+        chosen = [grids[i] for i in spread(len(grids), most)]
+        if sum(grid.path.stat().st_size for grid in chosen) <= _TIMELINE_BYTES:
+            return chosen
+    return []
+
+
+def _figures(record: RunRecord) -> str:
+    folder = record.path / "pictures"
+    paths = [*folder.glob("*.png"), *folder.glob("*.gif")]
+    order = list(_CAPTIONS)
+
+    def kind(path: Path) -> str:
+        return path.stem.split("-")[0].split("_")[0]
+
+    paths.sort(
+        key=lambda path: (
+            order.index(kind(path)) if kind(path) in order else len(order),
+            path.name,
+        )
+    )
+    pictures = "".join(
+        _picture(path, _CAPTIONS.get(kind(path)) or path.stem.replace("_", " ").replace("-", " "))
+        for path in paths
+    )
+    return _section("How it draws", f'<div class="figures">{pictures}</div>' if pictures else "")
+
+
+def _picture(path: Path, caption: str, *, enlarged: bool = False) -> str:
+    """A picture inside the page; "" if it cannot be read, its name if it is too large."""
+    try:
+        data = path.read_bytes()
+        with Image.open(path) as image:
+            width, height, kind = image.width, image.height, image.get_format_mimetype()
+    except OSError:
+        return ""
+    if len(data) > _PICTURE_BYTES:
+        where = f"{path.parent.name}/{path.name}"
+        note = f"{caption} Too large for this page ({len(data) / 1e6:.0f} MB): see {where}."
+        return f"<figure><figcaption>{escape(note)}</figcaption></figure>"
+    # As wide as the page, but never so high that it does not fit a screen.
+    style = f' style="width:min(100%,{85 * width / height:.1f}vh)"' if enlarged else ""
+    crisp = "" if width > _PAGE_WIDTH else " crisp wide" if width > _PHONE_WIDTH else " crisp"
+    source = f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    return (
+        f'<figure><img class="picture{crisp}" width="{width}" height="{height}"{style} '
+        f'alt="{escape(caption)}" src="{source}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+# Curves
+
+
+def _loss(record: RunRecord) -> str:
+    raw = record.curve("loss")
+    marks = _resumptions(record)
+    bands = [
+        Line(_band_name(band), smoothed(record.band(band)), f"band-{i}")
+        for i, band in enumerate(BANDS)
+    ]
+    charts = line_chart(
+        "All noise levels",
+        [Line("", raw, "faint"), Line("smoothed", smoothed(raw))],
+        logarithmic=True,
+        marks=marks,
+        note="Against pictures seen; faint as measured, strong smoothed."
+        + (" Dashed: training was resumed here." if marks else ""),
+    ) + line_chart(
+        "By noise level",
+        bands,
+        logarithmic=True,
+        marks=marks,
+        note="Bands of log-snr, the logarithm of signal power over noise power: below \N{MINUS SIGN}4 a "
+        "picture is all but noise, above 4 all but clean.",
+    )
+    return _section("Loss", f'<div class="charts whole">{charts}</div>' if charts else "")
+
+
+def _band_name(band: str) -> str:
+    return (
+        band.replace("..", " to ")
+        .replace("-", "\N{MINUS SIGN}")
+        .replace("<", "< ")
+        .replace(">", "> ")
+    )
+
+
+def _training(record: RunRecord) -> str:
+    norms, rates = record.curve("gradient_norm"), record.curve("images_per_second")
+    memory = [(images, size / 1e9) for images, size in record.curve("memory_bytes")]
+    charts = (
+        line_chart("Learning rate", [Line("now", record.curve("learning_rate"))])
+        + line_chart("Images per second", [Line("", rates, "faint"), Line("now", smoothed(rates))])
+        + line_chart(
+            "Gradient norm",
+            [Line("", norms, "faint"), Line("now", smoothed(norms))],
+            logarithmic=True,
+        )
+        + line_chart("Memory, GB", [Line("now", memory)])
+    )
+    return _section("Training", f'<div class="charts">{charts}</div>' if charts else "")
+
+
+def _resumptions(record: RunRecord) -> list[float]:
+    return [float(session.start["images"]) for session in record.sessions[1:]]
+
+
+# Facts
+
+
+def _data(record: RunRecord) -> str:
+    lines = "".join(f"<li>{escape(line)}</li>" for line in _audit(record.path / "audit.json"))
+    contact = _picture(
+        record.path / "contact.png", "A sample of the pictures, as the model sees them."
+    )
+    return _section("Data", (f"<ul>{lines}</ul>" if lines else "") + contact)
+
+
+def _audit(path: Path) -> Sequence[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ()
+    # Here, because it brings torch's loaders along and most of this module needs none of them.
+    from kao.data.audit import Audit
+
+    try:
+        return Audit.from_json(text).lines()
+    except (KaoError, ValueError, TypeError, KeyError):
+        return ()
+
+
+def _machine(record: RunRecord) -> str:
+    start = _start(record)
+    machine, versions = mapping(start, "machine"), mapping(start, "versions")
+    rows = [
+        ("System", machine.get("system")),
+        ("Processor", _counted(machine.get("cpu"), machine.get("cores"), "cores")),
+        ("Memory", _counted(machine.get("memory_gb"), None, "", unit="GB")),
+        ("GPU", machine.get("gpu")),
+        ("Precision", start.get("precision")),
+        ("Parameters", _grouped(start.get("parameters"))),
+        ("Operations a picture", _operations(start.get("flops"))),
+        *versions.items(),
+    ]
+    return _section("Machine and versions", _table(rows))
+
+
+def _counted(value: Any, count: Any, name: str, *, unit: str = "") -> str | None:
+    if value is None:
+        return None
+    return f"{value} {unit}".strip() + (f", {count} {name}" if count else "")
+
+
+def _grouped(value: Any) -> str | None:
+    return f"{value:,}" if isinstance(value, int) else None
+
+
+def _operations(flops: Any) -> str | None:
+    return f"{short(flops)}FLOP, forward" if isinstance(flops, int | float) else None
+
+
+def _configuration(record: RunRecord) -> str:
+    if not record.configuration:
+        return ""
+    text = escape(record.configuration.strip())
+    return _section(
+        "Configuration", f"<details><summary>run.toml</summary><pre>{text}</pre></details>"
+    )
+
+
+def _sessions(record: RunRecord) -> str:
+    rows = [(_time(session.start), _stretch(session)) for session in record.sessions]
+    return _section("Sessions", _table(rows))
+
+
+def _stretch(session: Session) -> str:
+    first = session.start["images"]
+    begin = f"Resumed at {first:,} pictures" if first or session.start.get("resumed") else "Started"
+    if session.end is None:
+        return f"{begin}; last heard of at {session.last:,}, no end recorded"
+    reason = str(session.end.get("reason", "ended"))
+    return f"{begin}; {reason} at {session.last:,}"
+
+
+def _start(record: RunRecord) -> Event:
+    return record.sessions[-1].start if record.sessions else {}
+
+
+def _time(event: Event) -> str:
+    text = str(event.get("time", ""))
+    try:
+        return _day(datetime.fromisoformat(text).astimezone(UTC))
+    except ValueError:
+        return text or "an unknown day"
+
+
+def _day(moment: datetime) -> str:
+    return f"{moment.day} {moment:%b %Y, %H:%M} UTC"
+
+
+def _table(rows: Sequence[tuple[str, Any]]) -> str:
+    cells = "".join(
+        f'<tr><th scope="row">{escape(str(name))}</th><td>{escape(str(value))}</td></tr>'
+        for name, value in rows
+        if value is not None
+    )
+    return f"<table>{cells}</table>" if cells else ""

@@ -1,0 +1,82 @@
+"""How long a run is: a number of images, of steps, or of minutes."""
+
+import re
+from dataclasses import dataclass
+
+from kao.errors import ConfigError
+
+_PATTERN = re.compile(r"\s*([0-9][0-9_,]*\.?[0-9]*|\.[0-9]+)\s*([kM]?)\s*(image|step|minute|hour)s?\s*")
+
+
+@dataclass
+class Progress:
+    """Where a run is.
+
+    Attributes:
+        images: Images seen.
+        seconds: Seconds spent training, over all starts of the run.
+    """
+
+    images: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a run is; exactly one of the two is positive.
+
+    Attributes:
+        images: Images to see; 0 if the run is measured in minutes.
+        minutes: Minutes to train; 0 if the run is measured in images.
+    """
+
+    images: int = 0
+    minutes: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str, *, batch: int) -> "Length":
+        """Read "10 minutes", "2 hours", "1.5M images", "100k images" or "1000 steps".
+
+        Args:
+            text: A number, perhaps k or M, and a unit.
+            batch: Images a step.
+
+        Raises:
+            ConfigError: It is none of these, or not more than 0.
+        """
+        match = _PATTERN.fullmatch(text)
+        number = float(re.sub("[_,]", "", match[1])) if match else 0.0
+        if not match or number <= 0:
+            raise ConfigError(
+                f'length = "{text}"; expected a number above 0 and a unit, such as "10 minutes", '
+                f'"100k images" or "1000 steps".'
+            )
+        number *= {"": 1, "k": 1_000, "M": 1_000_000}[match[2]]
+        match match[3]:
+            case "minute":
+                return cls(minutes=number)
+            case "hour":
+                return cls(minutes=60 * number)
+            case "step":
+                return cls(images=round(number) * batch)
+            case _:
+                return cls(images=max(1, round(number)))
+
+    def done(self, progress: Progress, *, reserve: float = 0.0) -> float:
+        """Share of the run that is behind, 0..1.
+
+        A run in images does not look at the clock, so that it can be repeated to the bit; a run
+        in minutes looks at nothing else, so that its learning rate reaches zero on time on any
+        machine, however its speed changes.
+
+        Args:
+            progress: Where the run is.
+            reserve: Seconds to keep for what follows the last step; for runs in minutes.
+        """
+        if self.images:
+            return min(1.0, progress.images / self.images)
+        return min(1.0, progress.seconds / max(60 * self.minutes - reserve, 1e-9))
+
+    def expected_images(self, images_per_second: float) -> int:
+        """Images that the whole run will see at that speed."""
+        return self.images or max(1, round(60 * self.minutes * images_per_second))

@@ -1,0 +1,73 @@
+"""What happened since the last line of the log."""
+
+import math
+import time
+from collections import defaultdict
+
+from kao.diffusion.schedules import Level
+
+BAND_EDGES = (-4.0, -2.0, 0.0, 2.0, 4.0)
+"""Edges of the noise bands, in log(alpha^2 / sigma^2): the left band is almost pure noise."""
+
+
+def band_names() -> list[str]:
+    """Names of the bands from the noisiest to the cleanest: "<-4", "-4..-2", ..., ">4"."""
+    inner = [
+        f"{a:g}..{b:g}" for a, b in zip(BAND_EDGES[:-1], BAND_EDGES[1:], strict=True)
+    ]
+    return [f"<{BAND_EDGES[0]:g}", *inner, f">{BAND_EDGES[-1]:g}"]
+
+
+class Meter:
+    """Sums over the steps since `take` was last called."""
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self._losses: dict[int, list[float]] = defaultdict(list)
+        self._norms: list[float] = []
+        self._images = 0
+        self._waited = 0.0
+        self._started = time.perf_counter()
+
+    def add(self, losses: list[float], level: Level, *, norm: float, waited: float) -> None:
+        """Count one step.
+
+        Args:
+            losses: Loss of each image.
+            level: Noise level of each image, (B,).
+            norm: Norm of all gradients together, before clipping.
+            waited: Seconds this step waited for its batch.
+        """
+        for loss, log_snr in zip(losses, level.snr.log().tolist(), strict=True):
+            self._losses[sum(log_snr >= edge for edge in BAND_EDGES)].append(loss)
+        self._norms.append(norm)
+        self._images += len(losses)
+        self._waited += waited
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was counted since the last `take`."""
+        return self._images == 0
+
+    def take(self) -> dict[str, float | dict[str, float]]:
+        """Means since the last call, and start again.
+
+        Returns:
+            loss, bands (loss by band of log snr; bands without an image are left out),
+            gradient_norm, images_per_second, data_wait (share of the time, 0..1).
+        """
+        elapsed = time.perf_counter() - self._started
+        names = band_names()
+        report: dict[str, float | dict[str, float]] = {
+            "loss": math.fsum(math.fsum(band) for band in self._losses.values()) / self._images,
+            "bands": {
+                names[i]: math.fsum(band) / len(band) for i, band in sorted(self._losses.items())
+            },
+            "gradient_norm": math.fsum(self._norms) / len(self._norms),
+            "images_per_second": self._images / elapsed,
+            "data_wait": self._waited / elapsed,
+        }
+        self._clear()
+        return report
