@@ -26,6 +26,13 @@ def _deterministic():
     torch.use_deterministic_algorithms(True)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    """Small tensors gain nothing from threads, and threads that share a core wait for each other."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def real_data():
     """The path of a file of real pictures: real_data("anime64.zip")."""

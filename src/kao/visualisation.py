@@ -1,7 +1,6 @@
 """Pictures out: tensors to grids, labelled film strips, animations and files.
 
-Every function takes uint8 tensors, (B, 3, H, W), RGB.  `to_uint8` and `to_float` are the
-package's one bridge between those and the floats in [-1, 1] that networks see.
+Every function takes uint8 tensors, (B, 3, H, W), RGB; `kao.pixels` makes them from floats.
 """
 
 import io
@@ -14,38 +13,12 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from kao.errors import OutputError
+from kao.files import writing
 
 _PAPER = (255, 255, 255)
 _INK = (40, 40, 40)
 # GIF counts in 10 ms, browsers play delays under 20 ms as 100 ms, and noise does not compress.
 _FRAME_SECONDS = 0.1
-
-
-def to_uint8(x: Tensor) -> Tensor:
-    """Bring floats in [-1, 1] to bytes, rounding to the nearest.
-
-    Args:
-        x: Any floating-point dtype and shape; values outside [-1, 1] are clamped, and what is
-            not a number becomes black.
-
-    Returns:
-        uint8, 0..255, same shape and device.
-    """
-    # float32 first: bfloat16 has 8 bits of mantissa and would merge neighbouring grey levels.
-    return x.float().nan_to_num(nan=-1.0).clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
-
-
-def to_float(images: Tensor) -> Tensor:
-    """Bring bytes to floats in [-1, 1]; `to_uint8` is its exact inverse.
-
-    Args:
-        images: uint8, 0..255, any shape.
-
-    Returns:
-        float32 in [-1, 1], same shape and device.
-    """
-    return images.float() / 127.5 - 1
 
 
 def grid(
@@ -178,7 +151,7 @@ def gif(
         duration=durations[-len(pictures) :],
         loop=0,
     )
-    return write_file(path, data.getvalue())
+    return _written(path, data.getvalue())
 
 
 def save_pictures(images: Tensor, folder: Path, *, names: Sequence[str]) -> list[Path]:
@@ -209,28 +182,7 @@ def save_picture(picture: Image.Image, path: Path) -> Path:
     """
     data = io.BytesIO()
     picture.save(data, format="PNG", optimize=True)
-    return write_file(path, data.getvalue())
-
-
-def write_file(path: Path, data: bytes) -> Path:
-    """Write a file whole or not at all, over what is there, and return `path`.
-
-    Raises:
-        OutputError: The place is not writable or full; nothing half-written stays behind.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        partial.replace(path)
-    except OSError as error:
-        if partial.is_file():
-            partial.unlink()
-        raise OutputError(
-            f"{path} could not be written ({error.strerror or error}): "
-            "name a folder that you may write to, on a disk with room."
-        ) from error
-    return path
+    return _written(path, data.getvalue())
 
 
 def spread(count: int, most: int) -> list[int]:
@@ -258,6 +210,18 @@ def _enlargement(width: int, columns: int, gap: int) -> int:
 
 def _enlarged(images: Tensor, scale: int) -> Tensor:
     return images.cpu().repeat_interleave(scale, dim=-2).repeat_interleave(scale, dim=-1)
+
+
+def _written(path: Path, data: bytes) -> Path:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            beside.write_bytes(data)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    return path
 
 
 def _to_pil(image: Tensor) -> Image.Image:

@@ -19,8 +19,8 @@ from kao.data.toy.attributes import (
     SPECIES,
 )
 from kao.data.toy.canvas import Pose
-from kao.data.toy_faces import CLASSES, ToyFaces, draw, toy_face
 from kao.data.toy.features import eye_centres
+from kao.data.toy_faces import CLASSES, ToyFaces, draw, toy_face
 from kao.errors import ConfigError, DataError
 
 FACES = [toy_face(0, index) for index in range(500)]

@@ -89,7 +89,7 @@ class Checkpoint:
     @classmethod
     def latest(cls, run: Path) -> tuple[Self | None, list[str]]:
         """The newest whole checkpoint of a run, and what is wrong with the newer ones."""
-        damages = []
+        damages: list[str] = []
         for checkpoint in reversed(cls.all(run)):
             if (damage := checkpoint.damage()) is None:
                 return checkpoint, damages

@@ -29,9 +29,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, prepare, train, sample, report):
+for command in (demo, prepare, train, sample, show, report):
     app.command()(command)
-app.add_typer(show, name="show")
 
 
 @app.callback()

@@ -15,8 +15,8 @@ def report(
 
     Strips and the animation of `kao show` are drawn first where they are missing.
     """
-    from kao.cli.console import say
     from kao.checkpoints import Checkpoint
+    from kao.cli.console import say
     from kao.cli.show import drawings
     from kao.errors import DataError
     from kao.reports import write_report

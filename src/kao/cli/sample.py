@@ -55,7 +55,7 @@ def sample(
     config = sampling_changed(opened, overrides or [], sampler=sampler, steps=steps)
     denoiser = load_denoiser(opened, weights=weights)
 
-    drawn = []
+    drawn: list[torch.Tensor] = []
     with bar() as progress:
         task = progress.add_task("drawing", total=n, figures="")
         for pictures in draw(denoiser, config, indices=range(n), seed=seed, batch=batch):
@@ -112,5 +112,3 @@ def load_denoiser(run: "Run", *, weights: str = "ema") -> Any:
     for damage in damages:
         say(f"{damage}: drawing with {checkpoint.path.name} instead.")
     return run.denoiser(weights=weights)
-
-

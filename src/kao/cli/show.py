@@ -70,20 +70,31 @@ def drawings(run: "Run", folder: Path, *, n: int, seed: int) -> dict[str, Callab
     """The figures of a run, by name; each is drawn when called and says where it went."""
     from functools import cache
 
+    import torch
+    from torch import Tensor
+
     from kao.cli.sample import load_denoiser
-    from kao.diffusion import Denoiser, seeds_of
+    from kao.diffusion import Denoise, Denoiser, Sampler, seeds_of
     from kao.pixels import to_float
     from kao.reports import figures
     from kao.runs.pictures import some_real
     from kao.visualisation import save_picture
 
     config = run.config
-    size, sampler = config.data.size, config.sampling.sampler
+    size = config.data.size
     seeds = seeds_of(seed, range(n))
 
     @cache
     def denoiser() -> Denoiser:
         return load_denoiser(run)
+
+    def path() -> tuple[Denoise, Sampler, Tensor]:
+        """What a trajectory follows."""
+        model = denoiser()
+        return config.clip(model), config.sampling.sampler, config.times(model.schedule)
+
+    def on() -> torch.device:
+        return next(denoiser().parameters()).device
 
     def forward() -> Path:
         images = to_float(some_real(config, n=4, seed=seed))
@@ -91,17 +102,11 @@ def drawings(run: "Run", folder: Path, *, n: int, seed: int) -> dict[str, Callab
         return save_picture(strip, folder / "forward.png")
 
     def reverse() -> Path:
-        model = denoiser()
-        strip = figures.reverse_strip(
-            config.clip(model), sampler, config.times(model.schedule), size=size, seeds=seeds[:4]
-        )
+        strip = figures.reverse_strip(*path(), size=size, seeds=seeds[:4], device=on())
         return save_picture(strip, folder / "reverse.png")
 
     def process() -> Path:
-        model = denoiser()
-        strips = figures.process_strips(
-            config.clip(model), sampler, config.times(model.schedule), size=size, seeds=seeds
-        )
+        strips = figures.process_strips(*path(), size=size, seeds=seeds, device=on())
         return save_picture(strips, folder / "process.png")
 
     def schedule() -> Path:
@@ -109,15 +114,7 @@ def drawings(run: "Run", folder: Path, *, n: int, seed: int) -> dict[str, Callab
         return save_picture(plot, folder / "schedule.png")
 
     def gif() -> Path:
-        model, path = denoiser(), folder / "denoising.gif"
-        figures.denoising_gif(
-            config.clip(model),
-            sampler,
-            config.times(model.schedule),
-            size=size,
-            seeds=seeds,
-            path=path,
-        )
-        return path
+        file = folder / "denoising.gif"
+        return figures.denoising_gif(*path(), file, size=size, seeds=seeds, device=on())
 
     return dict(zip(KINDS, (forward, reverse, process, schedule, gif), strict=True))

@@ -114,10 +114,9 @@ def train_loop(ask: "Ask", device: Any) -> "Session":
         KaoError: The run cannot start, or cannot go on; what was saved stays.
     """
     from kao.cli.console import say
-    from kao.cli.prepare import prepare_with_bar
     from kao.runs import finish, open_session
 
-    session = open_session(ask, device, preparing=prepare_with_bar)
+    session = open_session(ask, device)
     for note in session.notes:
         say(note)
     trainer = session.trainer
@@ -156,7 +155,7 @@ def _loop_behind_bar(session: "Session") -> None:
     started, first = time.perf_counter(), trainer.progress.images
     waited = 0.0
     with stopping_gently(trainer), bar() as progress:
-        task = progress.add_task("training", total=1.0, figures="", completed=trainer.done)
+        task = progress.add_task("training", total=1.0, figures="")
         for step in trainer.steps():
             loss = step.loss if loss is None else 0.98 * loss + 0.02 * step.loss
             waited += step.waited

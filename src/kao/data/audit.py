@@ -10,6 +10,7 @@ from array import array
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -113,7 +114,9 @@ class Audit:
             how = "padded with white" if self.crop == "pad" else "cropped to their centre"
             lines.append(f"{self.not_square:,} were not square and were {how}")
         if self.enlarged:
-            lines.append(f"{self.enlarged:,} were smaller than {self.size} pixels: enlarged, blurred")
+            lines.append(
+                f"{self.enlarged:,} were smaller than {self.size} pixels: enlarged, blurred"
+            )
         for found, what in ((self.exact, "exact"), (self.near, "near")):
             if found.groups:
                 lines.append(
@@ -280,7 +283,7 @@ def _spread(values: NDArray[np.int64]) -> tuple[int, int, int]:
 
 def _histogram(values: NDArray[np.int64]) -> dict[str, int]:
     names = [f"below {_SIDES[0]}"]
-    names += [f"{low}-{high - 1}" for low, high in zip(_SIDES, _SIDES[1:], strict=False)]
+    names += [f"{low}-{high - 1}" for low, high in pairwise(_SIDES)]
     names += [f"{_SIDES[-1]} and more"]
     counts = np.bincount(np.digitize(values, _SIDES), minlength=len(names))
     return dict(zip(names, counts.tolist(), strict=True))

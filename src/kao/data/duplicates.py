@@ -68,31 +68,46 @@ def near_duplicates(thumbnails: NDArray[np.uint8]) -> list[list[int]]:
     Returns:
         Groups of two or more indices in rising order, the largest group first.
     """
-    parent = np.arange(len(thumbnails))
-
-    def leader(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = int(parent[index])
-        return index
-
-    for first, second in _near_pairs(thumbnails):
-        for a, b in zip(first.tolist(), second.tolist(), strict=True):
-            a, b = leader(a), leader(b)
-            parent[max(a, b)] = min(a, b)
+    leader = np.arange(len(thumbnails))
+    for first, second in _candidates(difference_hashes(thumbnails)):
+        # In a crowd most pairs are linked through others already, and need no second look.
+        apart = leader[first] != leader[second]
+        first, second = first[apart], second[apart]
+        alike = _difference(thumbnails, first, second) <= DIFFERENCE
+        if alike.any():
+            leader = _joined(leader, first[alike], second[alike])
 
     groups: dict[int, list[int]] = {}
-    for index in np.flatnonzero(parent != np.arange(len(parent))).tolist():
-        start = leader(index)
+    for index in np.flatnonzero(leader != np.arange(len(leader))).tolist():
+        start = int(leader[index])
         groups.setdefault(start, [start]).append(index)
     return sorted(groups.values(), key=lambda group: (-len(group), group))
 
 
-def _near_pairs(
-    thumbnails: NDArray[np.uint8],
+def _joined(
+    leader: NDArray[np.intp], first: NDArray[np.intp], second: NDArray[np.intp]
+) -> NDArray[np.intp]:
+    """Each index's leader, the smallest of its group, once the pairs are in one group each."""
+    leader = leader.copy()
+
+    def leading(index: int) -> int:
+        while leader[index] != index:
+            leader[index] = leader[leader[index]]  # halves the path for the next one
+            index = int(leader[index])
+        return index
+
+    for one, other in zip(first.tolist(), second.tolist(), strict=True):
+        one, other = leading(one), leading(other)
+        leader[max(one, other)] = min(one, other)
+    while (leader[leader] != leader).any():
+        leader = leader[leader]
+    return leader
+
+
+def _candidates(
+    hashes: NDArray[np.uint64],
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Arrays of pairs that are near; a pair may come more than once."""
-    hashes = difference_hashes(thumbnails)
+    """Arrays of pairs whose hashes are near; a pair may come more than once."""
     for keys in _keys(hashes):
         order = np.argsort(keys, kind="stable")
         keys = keys[order]
@@ -104,9 +119,7 @@ def _near_pairs(
                 break
             first, second = order[at], order[at + apart]
             near = _distance(hashes[first], hashes[second]) <= DISTANCE
-            first, second = first[near], second[near]
-            alike = _difference(thumbnails, first, second) <= DIFFERENCE
-            yield first[alike], second[alike]
+            yield first[near], second[near]
 
 
 def _keys(hashes: NDArray[np.uint64]) -> Iterator[NDArray[np.uint64]]:
@@ -116,8 +129,10 @@ def _keys(hashes: NDArray[np.uint64]) -> Iterator[NDArray[np.uint64]]:
     one of four blocks of 12 (Manku, Jain & Das Sarma 2007, section 3.1).
     """
     for block in range(0, 64, 16):
-        turned = hashes if block == 0 else (hashes << np.uint64(block)) | (
-            hashes >> np.uint64(64 - block)
+        turned = (
+            hashes
+            if block == 0
+            else (hashes << np.uint64(block)) | (hashes >> np.uint64(64 - block))
         )
         for piece in range(0, 48, 12):
             rest = (turned >> np.uint64(piece)) & np.uint64(0xFFF)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from kao.data import pictures
 from kao.data.item import Item
-from kao.data.layout import Layout, layout, natural
-from kao.data.storage import Listing, Storage, find, listed, near_miss
+from kao.data.layout import Layout, layout
+from kao.data.names import listed, natural, picked
+from kao.data.storage import Listing, Storage, find
 from kao.data.tables import rows
 from kao.errors import DataError
 
@@ -50,7 +51,7 @@ class FolderSource:
         self._notes = [*arranged.notes, *listing.oddities, *_gaps(keys, captions, tables)]
 
         named = _class_names(keys, arranged, labels)
-        self._classes = self._picked(natural(set(named.values())), classes)
+        self._classes = picked(natural(set(named.values())), classes, of=str(self._path))
         index = {name: number for number, name in enumerate(self._classes)}
         self._keys = [key for key in keys if not index or named.get(key) in index]
         self._labels = [index[named[key]] for key in self._keys] if index else None
@@ -110,15 +111,6 @@ class FolderSource:
                             labels.setdefault(name, row.label)
                         break
         return captions, labels
-
-    def _picked(self, known: tuple[str, ...], wanted: Sequence[str]) -> tuple[str, ...]:
-        for name in wanted:
-            if name not in known:
-                raise DataError(
-                    f"{self._path} has no class {name!r}{near_miss(name, known)}: "
-                    f"its classes are {listed(known)}."
-                )
-        return tuple(name for name in known if name in wanted) or known
 
     def _check_count(self, names: Sequence[str], listing: Listing) -> None:
         if len(names) >= 2:

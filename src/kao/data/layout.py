@@ -8,9 +8,10 @@
 Wanted classes end the descent at the first level where they are all folders.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from kao.data.names import natural
 
 _SPLITS = frozenset({"train", "val", "valid", "validation", "test"})
 
@@ -66,13 +67,3 @@ def layout(names: Sequence[str], *, wanted: Sequence[str] = ()) -> Layout:
             root += "train/"
         else:
             return Layout(root, natural(folders), tuple(notes))
-
-
-def natural(names: Sequence[str] | set[str]) -> tuple[str, ...]:
-    """Distinct names in the order a person expects: letters as in a dictionary, 2 before 10."""
-
-    def key(name: str) -> tuple[list[tuple[int, int | str]], str]:
-        parts = re.split(r"([0-9]+)", name.casefold())
-        return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part], name
-
-    return tuple(sorted(set(names), key=key))

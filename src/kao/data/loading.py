@@ -57,8 +57,8 @@ def indices_at(images: int, batch: int, *, count: int, seed: int) -> Tensor:
     positions = torch.arange(images, images + batch)
     epochs = positions // count
     parts = [
-        _epoch_order(count, seed, int(epoch))[positions[epochs == epoch] % count]
-        for epoch in epochs.unique()
+        _epoch_order(count, seed, epoch)[positions[epochs == epoch] % count]
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1)
     ]
     return torch.cat(parts)
 

@@ -113,8 +113,8 @@ def _decode_with_pillow(data: bytes, name: str) -> tuple[_Pixels, str]:
         raise
     except UnidentifiedImageError:
         raise DataError(
-            f"{name} is not a picture: it begins with {data[:12]!r}; expected "
-            f"JPEG, PNG, WebP, BMP, TIFF or GIF. Convert it or delete it."
+            f"{name} is not a picture, or its head is damaged: it begins with {data[:12]!r}; "
+            f"expected JPEG, PNG, WebP, BMP, TIFF or GIF. Copy it again, convert it or delete it."
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(_bomb(name)) from None
@@ -184,7 +184,8 @@ def fit(image: Tensor, *, size: int, crop: Crop, name: str) -> Tensor:
 
     The filter is Pillow's (Keys 1981, a = -1/2, widened by the factor of reduction), in torch's
     quicker uint8 arithmetic.  On 3,000 photographs reduced from 200 to 64 pixels the two differed
-    by 1 of 255 in one value of 270, by 2 in two values of 37 million, and never by more.
+    by 1 of 255 in one value of 270, by 2 in two values of 37 million, and never by more;
+    where noise is enlarged, by 2 in about one value of 25,000.
 
     Args:
         image: uint8, (3, H, W).

@@ -1,20 +1,21 @@
 """A prepared set: pictures of one size in one raw file, to be read without decoding anything.
 
-    manifest.json    what it is and what it was made from; written last
-    images.u8        uint8, (N, 3, S, S), C order, no header
-    labels.npy       int64, (N,); -1 for a picture without a class.  Only if there are classes
-    keys.json        N names
-    captions.json    N captions or nulls.  Only if there are captions
-    audit.json       see `audit`
-    contact.png      64 pictures drawn by lot, duplicates in red frames
-    skipped.txt      a sentence for each picture that was left out.  Only if there are any
+manifest.json    what it is and what it was made from; written last
+images.u8        uint8, (N, 3, S, S), C order, no header
+labels.npy       int64, (N,); -1 for a picture without a class.  Only if there are classes
+keys.json        N names
+captions.json    N captions or nulls.  Only if there are captions
+audit.json       see `audit`
+contact.png      64 pictures drawn by lot, duplicates in red frames
+skipped.txt      a sentence for each picture that was left out.  Only if there are any
 """
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,8 @@ CAPTIONS = "captions.json"
 AUDIT = "audit.json"
 CONTACT = "contact.png"
 SKIPPED = "skipped.txt"
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -123,8 +126,8 @@ class PreparedSet:
             )
         shape = (manifest.count, 3, manifest.size, manifest.size)
         met = _read(path, IMAGES, lambda file: file.stat().st_size)
-        if met != np.prod(shape):
-            raise _damaged(path, f"{IMAGES} holds {met:,} bytes instead of {np.prod(shape):,}")
+        if met != math.prod(shape):
+            raise _damaged(path, f"{IMAGES} holds {met:,} bytes instead of {math.prod(shape):,}")
         images = _read(path, IMAGES, lambda file: np.memmap(file, np.uint8, "r", shape=shape))
         labels = _read(path, LABELS, _labels) if manifest.classes else None
         captions = _read(path, CAPTIONS, _list) if manifest.captioned else None
@@ -180,7 +183,7 @@ def _labels(file: Path) -> NDArray[np.int64]:
     return np.load(file, allow_pickle=False).astype(np.int64, copy=False)
 
 
-def _read[T](path: Path, name: str, reader: Callable[[Path], T]) -> T:
+def _read(path: Path, name: str, reader: Callable[[Path], _T]) -> _T:
     try:
         return reader(path / name)
     # A file that was cut or overwritten fails in the ways of its reader.
@@ -190,5 +193,5 @@ def _read[T](path: Path, name: str, reader: Callable[[Path], T]) -> T:
 
 def _damaged(path: Path, why: str) -> DataError:
     return DataError(
-        f"The prepared set {path} is damaged ({why}): delete the folder, or run `kao prepare` again."
+        f"The prepared set {path} is damaged ({why}): delete it, or run `kao prepare` again."
     )

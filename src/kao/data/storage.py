@@ -4,7 +4,6 @@ Both are hostile territory.  Hidden files, `__MACOSX`, loops of links, members w
 out of the archive, encrypted ones: none of it stops a listing, and nothing is ever extracted.
 """
 
-import difflib
 import os
 import stat
 import threading
@@ -15,7 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from kao.data.names import listed, near_miss
 from kao.data.pictures import EXTENSIONS
+from kao.data.prepared import IMAGES
 from kao.errors import DataError
 
 TABLES = ("captions.csv", "metadata.csv", "metadata.jsonl")
@@ -80,18 +81,6 @@ class Storage(Protocol):
         Raises:
             DataError: It cannot be read; the message names it and says why.
         """
-
-
-def near_miss(wanted: str, known: Sequence[str]) -> str:
-    """The name that was probably meant, as words to add to a message; empty if none is near."""
-    near = difflib.get_close_matches(wanted, known, n=1)
-    return f' (did you mean "{near[0]}"?)' if near else ""
-
-
-def listed(names: Sequence[str], most: int = 12) -> str:
-    """The first names, and how many more there are; "none" if there is none."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(names[:most]) or "none") + more
 
 
 def _hidden(part: str) -> bool:
@@ -167,6 +156,9 @@ def _walk(root: Path, broken: list[str], closed: list[str]) -> Iterator[tuple[st
             entries = list(os.scandir(root / inside))
         except OSError:
             closed.append(inside.rstrip("/"))
+            continue
+        # A set that was prepared into the folder itself: its contact sheet is no face.
+        if any(entry.name == IMAGES for entry in entries):
             continue
         for entry in entries:
             if _hidden(entry.name):

@@ -4,13 +4,13 @@ Face number i of set s is the same whenever and wherever it is asked for, at any
 256 pixels.  There are cats, dogs, wild animals, people and anime characters, each with a caption
 that says what is drawn, so a model that learns from them can be asked for what it has learnt.
 
-    toy_attributes   what a face is: ToyFace, drawn by lot, and its caption
-    toy_canvas       shapes, poses and a pen
-    toy_features     eyes, mouths, expressions
-    toy_markings     patterns of fur
-    toy_animals      heads of animals
-    toy_people       heads of people and anime characters
-    toy_drawing      backgrounds, and a face as a picture
+    toy.attributes   what a face is: ToyFace, drawn by lot, and its caption
+    toy.canvas       shapes, poses and a pen
+    toy.features     eyes, mouths, expressions
+    toy.markings     patterns of fur
+    toy.animals      heads of animals
+    toy.people       heads of people and anime characters
+    toy.drawing      backgrounds, and a face as a picture
     toy_faces        the set as an ImageSource
 """
 

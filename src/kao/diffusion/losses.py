@@ -50,7 +50,7 @@ def uniform(schedule: NoiseSchedule, *, stratified: bool = True) -> Times:
         # (B - 1 + u) / B may round up to 1, which is outside [0, 1).
         u = u.clamp(max=1 - 2**-53)
         if isinstance(schedule, DiscreteSchedule):
-            return 1 + (u * schedule.t_max).floor().clamp(max=schedule.t_max - 1)
+            return 1 + (u * schedule.t_max).floor()
         return schedule.t_max * (1 - u)
 
     return draw

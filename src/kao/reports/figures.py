@@ -26,7 +26,8 @@ from kao.diffusion import (
     seeds_of,
     trajectory,
 )
-from kao.visualisation import gif, spread, strip, to_uint8
+from kao.pixels import to_uint8
+from kao.visualisation import gif, spread, strip
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.99)
 """The shares at which strips look."""

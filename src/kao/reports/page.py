@@ -12,10 +12,11 @@ from typing import Any
 
 from PIL import Image
 
-from kao.errors import KaoError
+from kao.data.audit import Audit
+from kao.files import write_text
 from kao.reports.charts import Line, line_chart, short, smoothed
 from kao.reports.record import BANDS, Event, Grid, RunRecord, Session, mapping
-from kao.visualisation import spread, write_file
+from kao.visualisation import spread
 
 # CSS pixels of the column; a wider picture is shrunk, and a shrunk one is better smoothed.
 _PAGE_WIDTH, _PHONE_WIDTH = 912, 360
@@ -27,8 +28,8 @@ _CAPTIONS = {
     "forward": "Forward: pictures of the training set as noise is added.",
     "reverse": "Reverse: from noise to a picture, and what the model predicts on the way.",
     "process": "Process: pictures from their first noise to the end.",
-    "schedule": "Schedule: how much of a picture is signal and how much is noise, by time.",
     "denoising": "Denoising, as a film.",
+    "schedule": "Schedule: how much of a picture is signal and how much is noise, by time.",
 }
 
 
@@ -44,7 +45,9 @@ def write_report(run: Path) -> Path:
         CheckpointError: `run` is no run directory.
         OutputError: The page cannot be written.
     """
-    return write_file(run / "report.html", page(RunRecord.read(run)).encode())
+    path = run / "report.html"
+    write_text(path, page(RunRecord.read(run)))
+    return path
 
 
 def page(record: RunRecord) -> str:
@@ -226,8 +229,8 @@ def _loss(record: RunRecord) -> str:
         bands,
         logarithmic=True,
         marks=marks,
-        note="Bands of log-snr, the logarithm of signal power over noise power: below \N{MINUS SIGN}4 a "
-        "picture is all but noise, above 4 all but clean.",
+        note="Bands of log-snr, the logarithm of signal power over noise power: "
+        "below \N{MINUS SIGN}4 a picture is all but noise, above 4 all but clean.",
     )
     return _section("Loss", f'<div class="charts whole">{charts}</div>' if charts else "")
 
@@ -266,9 +269,8 @@ def _resumptions(record: RunRecord) -> list[float]:
 
 def _data(record: RunRecord) -> str:
     lines = "".join(f"<li>{escape(line)}</li>" for line in _audit(record.path / "audit.json"))
-    contact = _picture(
-        record.path / "contact.png", "A sample of the pictures, as the model sees them."
-    )
+    caption = "Some of the pictures, drawn by lot; a red frame marks one that occurs twice."
+    contact = _picture(record.path / "contact.png", caption)
     return _section("Data", (f"<ul>{lines}</ul>" if lines else "") + contact)
 
 
@@ -277,13 +279,10 @@ def _audit(path: Path) -> Sequence[str]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return ()
-    # Here, because it brings torch's loaders along and most of this module needs none of them.
-    from kao.data.audit import Audit
-
     try:
         return Audit.from_json(text).lines()
-    except (KaoError, ValueError, TypeError, KeyError):
-        return ()
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        return ()  # of another version, or damaged: the page is worth more without it
 
 
 def _machine(record: RunRecord) -> str:

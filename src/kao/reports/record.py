@@ -1,6 +1,5 @@
 """What a run directory says about its run, read from its files alone."""
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kao.errors import CheckpointError
+from kao.tracking import METRICS, read_events
 
 Event = Mapping[str, Any]
 """One line of metrics.jsonl."""
@@ -75,12 +75,13 @@ class RunRecord:
         Raises:
             CheckpointError: It is no run directory: neither run.toml nor metrics.jsonl is there.
         """
-        if not ((path / "run.toml").is_file() or (path / "metrics.jsonl").is_file()):
+        if not ((path / "run.toml").is_file() or (path / METRICS).is_file()):
             raise CheckpointError(
                 f"{path} holds neither run.toml nor metrics.jsonl, so it is not a run: "
                 "name a directory that `kao train` wrote."
             )
-        events = _events(_text(path / "metrics.jsonl"))
+        # An event of another shape than the trackers write was not written by one.
+        events = [e for e in read_events(path) if isinstance(e.get("images"), int)]
         return cls(
             path=path,
             configuration=_text(path / "run.toml"),
@@ -127,22 +128,6 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-
-
-def _events(text: str) -> list[Event]:
-    """The lines that are whole: a process that is killed may leave half of its last one."""
-    events: list[Event] = []
-    for line in text.splitlines():
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-            continue
-        event.setdefault("images", 0)
-        if isinstance(event["images"], int):
-            events.append(event)
-    return events
 
 
 def _sessions(events: Sequence[Event]) -> list[Session]:

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 from kao.errors import ConfigError
 
-_PATTERN = re.compile(r"\s*([0-9][0-9_,]*\.?[0-9]*|\.[0-9]+)\s*([kM]?)\s*(image|step|minute|hour)s?\s*")
+_NUMBER = r"([0-9][0-9_,]*\.?[0-9]*|\.[0-9]+)"
+_PATTERN = re.compile(rf"\s*{_NUMBER}\s*([kM]?)\s*(image|step|minute|hour)s?\s*")
+
+_MOST_RESERVED = 0.25
 
 
 @dataclass
@@ -71,11 +74,13 @@ class Length:
 
         Args:
             progress: Where the run is.
-            reserve: Seconds to keep for what follows the last step; for runs in minutes.
+            reserve: Seconds to keep for what follows the last step; for runs in minutes, at most
+                a quarter of them.
         """
         if self.images:
             return min(1.0, progress.images / self.images)
-        return min(1.0, progress.seconds / max(60 * self.minutes - reserve, 1e-9))
+        budget = 60 * self.minutes
+        return min(1.0, progress.seconds / (budget - min(reserve, _MOST_RESERVED * budget)))
 
     def expected_images(self, images_per_second: float) -> int:
         """Images that the whole run will see at that speed."""

@@ -3,6 +3,7 @@
 import math
 import time
 from collections import defaultdict
+from itertools import pairwise
 
 from kao.diffusion.schedules import Level
 
@@ -12,9 +13,7 @@ BAND_EDGES = (-4.0, -2.0, 0.0, 2.0, 4.0)
 
 def band_names() -> list[str]:
     """Names of the bands from the noisiest to the cleanest: "<-4", "-4..-2", ..., ">4"."""
-    inner = [
-        f"{a:g}..{b:g}" for a, b in zip(BAND_EDGES[:-1], BAND_EDGES[1:], strict=True)
-    ]
+    inner = [f"{a:g}..{b:g}" for a, b in pairwise(BAND_EDGES)]
     return [f"<{BAND_EDGES[0]:g}", *inner, f">{BAND_EDGES[-1]:g}"]
 
 

@@ -32,7 +32,8 @@ class Hook(Protocol):
     def every(self) -> int:
         """Images between calls.  Called at every multiple that a step crosses, and at the end."""
 
-    def __call__(self, trainer: "Trainer") -> None: ...
+    def __call__(self, trainer: "Trainer") -> None:
+        """Do it."""
 
 
 @dataclass(frozen=True)

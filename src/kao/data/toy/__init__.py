@@ -1,1 +1,1 @@
-"""How toy faces are drawn: attributes, then curves on a canvas.  Used through `kao.data.toy_faces`."""
+"""How toy faces are drawn, from attributes to pixels; used through `kao.data.toy_faces`."""

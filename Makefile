@@ -1,0 +1,45 @@
+# make demo   everything once, on toy faces, in about five minutes
+# make test   lint, types and the default tests
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-slow lint types format wheel clean
+
+demo: .venv/installed
+	$(BIN)/kao demo
+
+test: lint types
+	$(BIN)/pytest -q -n auto
+
+test-slow: .venv/installed-dev
+	$(BIN)/pytest -q -m "slow"
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: .venv/installed-dev
+	$(BIN)/mypy
+
+format: .venv/installed-dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+wheel: .venv/installed-dev
+	$(BIN)/python -m build
+
+clean:
+	rm -rf .venv dist build
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kao needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml | .venv/bin/python
+	$(BIN)/pip install --quiet -e .
+	touch $@
+
+.venv/installed-dev: pyproject.toml | .venv/bin/python
+	$(BIN)/pip install --quiet -e ".[dev]"
+	touch $@ .venv/installed

@@ -1,0 +1,49 @@
+"""`kao demo`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    run: Annotated[
+        Path, typer.Option(metavar="DIR", help="The run directory; a finished one is shown again.")
+    ] = Path("runs/demo"),
+    minutes: Annotated[float, typer.Option(help="Train so many minutes.")] = 3.0,
+) -> None:
+    """See everything once, without data: toy faces, train, draw, report, in under five minutes.
+
+    Example: kao demo --minutes 1
+    """
+    import time
+
+    from kao.cli.console import say
+    from kao.cli.report import report
+    from kao.cli.sample import sample
+    from kao.cli.show import show
+    from kao.cli.train import train_loop
+    from kao.machine import device
+    from kao.runs import Ask
+
+    started = time.perf_counter()
+
+    def done(what: str) -> None:
+        nonlocal started
+        now = time.perf_counter()
+        say(f"  {what} took {now - started:.0f} s")
+        started = now
+
+    say("1. Toy faces are drawn, then a model learns them.")
+    flags = {"length": f"{minutes:g} minutes"}
+    train_loop(Ask(run=run, recipe="toy-32", flags=flags), device())
+    done("drawing and training")
+    say("2. It draws 64 pictures nobody drew before.")
+    grid = run / "demo.png"
+    sample(run, n=64, grid=grid)
+    done("drawing")
+    say("3. What happens inside, and a report.")
+    show(run)
+    report(run)
+    done("the report")
+    say(f"Look at {grid} and open {run / 'report.html'} in a browser.")

@@ -1,0 +1,80 @@
+"""Who may import whom: a module imports rooms below its own, and nothing beside or above."""
+
+import ast
+from pathlib import Path
+
+import kao
+
+LAYERS = [
+    ["errors"],
+    ["files", "machine", "pixels", "seeds"],
+    ["diffusion", "networks", "data", "visualisation", "tracking"],
+    ["checkpoints", "training"],
+    ["config"],
+    ["runs", "reports"],
+    ["cli"],
+]
+HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
+# Which machine it runs on is told with its own version.
+TOP = "kao"
+ROOT = Path(kao.__file__).parent
+
+
+def room_of(module: str) -> str:
+    """ "kao.data.loading" -> "data"; the package itself is its own room."""
+    return [*module.split("."), TOP][1]
+
+
+def imports(path: Path):
+    """(line, module) for each import of ours, those inside functions included."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == TOP:
+            if node.module == TOP:
+                yield from ((node.lineno, f"{TOP}.{name.name}") for name in node.names)
+            else:
+                yield node.lineno, node.module
+        elif isinstance(node, ast.Import):
+            yield from ((node.lineno, n.name) for n in node.names if n.name.startswith(f"{TOP}."))
+
+
+def test_every_room_has_a_layer():
+    rooms = {p.stem for p in ROOT.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    assert rooms - {"__init__", "__main__"} == set(HEIGHT)
+
+
+def test_modules_import_only_from_rooms_below():
+    wrong = []
+    for path in sorted(ROOT.rglob("*.py")):
+        own = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        if own not in HEIGHT:  # the package's own __init__ and __main__ stand above all
+            continue
+        for line, module in imports(path):
+            other = room_of(module)
+            if other in (own, "__version__"):
+                continue
+            if other not in HEIGHT or HEIGHT[other] >= HEIGHT[own]:
+                wrong.append(f"{path.relative_to(ROOT)}:{line} ({own}) imports {module}")
+    assert not wrong, "\n".join(wrong)
+
+
+ORDER = [
+    ["schedules"],
+    ["targets"],
+    ["denoiser"],
+    ["guidance", "losses", "samplers", "grids", "noise"],
+]
+
+
+def test_diffusion_is_built_upwards():
+    height = {name: i for i, names in enumerate(ORDER) for name in names}
+    wrong = []
+    for path in sorted((ROOT / "diffusion").rglob("*.py")):
+        own = path.relative_to(ROOT / "diffusion").parts[0].removesuffix(".py")
+        for line, module in imports(path):
+            parts = module.split(".")
+            other = parts[2] if parts[1] == "diffusion" and len(parts) > 2 else None
+            beside = own == "samplers" and other == "noise"  # steps are given their noise
+            if own in height and other in height and other != own and not beside:
+                if height[other] >= height[own]:
+                    wrong.append(f"diffusion/{path.name}:{line} imports {module}")
+    assert not wrong, "\n".join(wrong)
