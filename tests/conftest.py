@@ -28,7 +28,7 @@ def _deterministic():
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
-    """Small tensors gain nothing from threads, and threads that share a core wait for each other."""
+    """Small tensors gain nothing from threads, and threads that share a core only wait."""
     os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
     torch.set_num_threads(1)
 

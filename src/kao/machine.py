@@ -46,6 +46,19 @@ def check_precision(precision: Precision, on: torch.device) -> None:
         )
 
 
+def check_alone() -> None:
+    """Refuse to be one of several processes, which would write over each other.
+
+    Raises:
+        ConfigError: A launcher started more than one process.
+    """
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes != "1":
+        raise ConfigError(
+            f"WORLD_SIZE = {processes}, but kao trains in one process: start it without a launcher."
+        )
+
+
 def describe() -> dict[str, Any]:
     """CPU, cores, memory, GPU and system, without any name of the host or its user."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None

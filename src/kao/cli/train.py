@@ -126,6 +126,8 @@ def train_loop(ask: "Ask", device: Any) -> "Session":
             f"({100 * trainer.done:.0f} % of {session.config.length})."
         )
     else:
+        for line in session.prepared.audit.lines():
+            say(f"  {line}")
         say(
             f"Training {session.run.path} for {session.config.length} on {device} in "
             f"{session.config.training.precision}."

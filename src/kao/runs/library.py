@@ -1,0 +1,65 @@
+"""The two calls that most library users need."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kao.errors import KaoError
+from kao.machine import device
+from kao.runs.run import Run, draw
+from kao.runs.start import Ask, finish, open_session
+
+
+def train(
+    source: str | Path,
+    *,
+    run: str | Path,
+    recipe: str | None = None,
+    length: str | None = None,
+    overrides: Sequence[str] = (),
+) -> Run:
+    """Train a model, or go on training it, without a word on the screen.
+
+    Args:
+        source: A folder or zip file of pictures, "hf:NAME" or "toy".
+        run: The run directory; one that exists is taken up where it stopped.
+        recipe: Name or path; None takes the one for this machine.
+        length: "10 minutes", "100k images", "1000 steps"; None leaves it to the recipe.
+        overrides: Changes to the recipe, such as "network.width=64".
+
+    Raises:
+        KaoError: Something that the caller can mend; what was saved stays.
+    """
+    flags = {} if length is None else {"length": length}
+    ask = Ask(
+        run=Path(run), source=str(source), recipe=recipe, overrides=tuple(overrides), flags=flags
+    )
+    session = open_session(ask, device())
+    try:
+        for _ in session.trainer.steps():
+            pass
+    except KaoError as error:
+        finish(session, error)
+        raise
+    finish(session)
+    return session.run
+
+
+def sample(run: Run | str | Path, *, n: int = 16, seed: int = 0) -> Tensor:
+    """Draw pictures with a run's averaged weights, as its [sampling] says.
+
+    Args:
+        run: A run, or its directory.
+        n: How many.
+        seed: Picture i of a seed is the same whatever n is.
+
+    Returns:
+        uint8, (n, 3, S, S).
+
+    Raises:
+        CheckpointError: The run is missing or has no whole checkpoint.
+    """
+    opened = run if isinstance(run, Run) else Run.open(run)
+    return torch.cat(list(draw(opened.denoiser(), opened.config, indices=range(n), seed=seed)))

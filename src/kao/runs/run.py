@@ -1,0 +1,150 @@
+"""A run directory: the unit a person copies, resumes, draws from and shares."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from kao.checkpoints import Checkpoint
+from kao.config import RunConfig, SamplingConfig, load_config
+from kao.config.run import CHANNELS
+from kao.diffusion import Denoiser, sample, seeds_of
+from kao.errors import CheckpointError
+from kao.machine import device as best_device
+from kao.pixels import to_uint8
+
+CONFIG = "run.toml"
+SAMPLES = "samples"
+PICTURES = "pictures"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory.
+
+        run.toml                 the full configuration, defaults included
+        metrics.jsonl            one line an event
+        checkpoints/000500000/   named by images seen; whole or absent
+        samples/000500000-ema.png, -raw.png    grids from the same noise from start to end
+        pictures/                strips and animations made by `kao show`
+        report.html
+
+    Attributes:
+        path: The directory.
+    """
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path | str) -> Self:
+        """A run that exists.
+
+        Raises:
+            CheckpointError: The directory is missing or is not a run.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise CheckpointError(
+                f"There is no run directory {path}: give the folder that `kao train --run` wrote."
+            )
+        if not (path / CONFIG).is_file():
+            raise CheckpointError(
+                f"{path} is not a run directory, since it has no {CONFIG}: give the folder that "
+                f"`kao train --run` wrote."
+            )
+        return cls(path)
+
+    @property
+    def config(self) -> RunConfig:
+        """The configuration it was started with.
+
+        Raises:
+            ConfigError: run.toml cannot be read.
+        """
+        file = self.path / CONFIG
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{file} cannot be read ({error}).") from error
+        return load_config(text, str(file))
+
+    def checkpoint(self) -> tuple[Checkpoint, list[str]]:
+        """The newest whole checkpoint, and sentences on newer ones that are damaged.
+
+        Raises:
+            CheckpointError: There is no whole one.
+        """
+        checkpoint, damages = Checkpoint.latest(self.path)
+        if checkpoint is None:
+            why = f"; damaged: {damages[0]}" if damages else ""
+            raise CheckpointError(
+                f"{self.path} has no whole checkpoint yet{why}: let `kao train` run until its first "
+                f"checkpoint."
+            )
+        return checkpoint, damages
+
+    def denoiser(
+        self, *, weights: str = "ema", device: torch.device | None = None
+    ) -> Denoiser:
+        """The model, ready to draw, from the newest whole checkpoint.
+
+        Args:
+            weights: "ema" for the averaged weights, "model" for those being trained.
+            device: Where to put it; the accelerator if there is one.
+
+        Raises:
+            CheckpointError: There is no whole checkpoint, or it does not fit run.toml.
+        """
+        checkpoint, _ = self.checkpoint()
+        denoiser = load_config(checkpoint.config, str(checkpoint.path / CONFIG)).build_denoiser()
+        kind = checkpoint.averages[0] if weights == "ema" else weights
+        checkpoint.load_into(denoiser, kind)
+        return denoiser.to(device or best_device()).eval().requires_grad_(False)
+
+
+def draw(
+    denoiser: Denoiser,
+    config: RunConfig,
+    *,
+    indices: Sequence[int],
+    seed: int = 0,
+    batch: int = 64,
+) -> Iterator[Tensor]:
+    """Draw pictures, a batch at a time.
+
+    Args:
+        denoiser: The model.
+        config: Its [data] and [sampling] say the size and how to draw.
+        indices: Which pictures of the seed; picture i is the same whatever the others are.
+        seed: 0 or more.
+        batch: Pictures at a time.
+
+    Yields:
+        uint8, (up to `batch`, 3, S, S), in the order of `indices`.
+    """
+    times = config.times(denoiser.schedule)
+    for start in range(0, len(indices), batch):
+        seeds = seeds_of(seed, indices[start : start + batch])
+        x = sample(
+            config.clip(denoiser),
+            config.sampling.sampler,
+            times,
+            (CHANNELS, config.data.size, config.data.size),
+            seeds=seeds,
+            device=next(denoiser.parameters()).device,
+        )
+        yield to_uint8(x).cpu()
+
+
+def with_sampling(config: RunConfig, sampling: SamplingConfig) -> RunConfig:
+    """The configuration with another way to draw, checked against its schedule.
+
+    Raises:
+        ConfigError: The grid does not fit the schedule.
+    """
+    changed = replace(config, sampling=sampling)
+    changed.times(changed.schedule.build())
+    return changed
