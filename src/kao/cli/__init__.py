@@ -3,12 +3,12 @@
 Nothing heavy is imported before a command runs: `kao --help` must answer at once.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 
 import typer
 
+from kao import __version__
 from kao.cli.demo import demo
 from kao.cli.prepare import prepare
 from kao.cli.report import report
@@ -17,12 +17,13 @@ from kao.cli.show import show
 from kao.cli.train import train
 from kao.errors import KaoError
 
+TRACEBACK = "--traceback"
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C where there was nothing to save, as shells have it."""
 
 app = typer.Typer(
     name="kao",
-    help="Learn to draw faces from a folder of pictures with denoising diffusion models.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -33,13 +34,26 @@ for command in (demo, prepare, train, sample, show, report):
     app.command()(command)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"kao {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
-    traceback: bool = typer.Option(False, "--traceback", help="Show where an error came from."),
+    version: bool = typer.Option(
+        False,
+        "--version",
+        help="Show the version and exit.",
+        callback=_print_version,
+        is_eager=True,
+    ),
+    traceback: bool = typer.Option(
+        False, TRACEBACK, help="Show where an error came from; may stand anywhere."
+    ),
 ) -> None:
-    """Options of every command."""
-    if traceback:
-        os.environ["KAO_TRACEBACK"] = "1"
+    """Learn to draw faces from a folder of pictures with denoising diffusion models."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -51,26 +65,21 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         The exit code: 0; 2 for a mistake of the user's, told in one line; 130 after Ctrl-C.
     """
-    os.environ.pop("KAO_TRACEBACK", None)
+    words = [word for word in arguments if word != TRACEBACK]
     try:
-        code = app(list(arguments), standalone_mode=False, prog_name="kao")
+        code = app(words, standalone_mode=False, prog_name="kao")
         return code if isinstance(code, int) else 0
     except typer.Exit as exit_:
         return exit_.exit_code
-    except typer.TyperException as error:
-        return _complain(f"{error.format_message()} See kao --help.", error)
-    except KaoError as error:
-        return _complain(str(error), error)
+    except (typer.TyperException, KaoError) as error:
+        if TRACEBACK in arguments:
+            raise
+        message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+        print(f"kao: {' '.join(message.split())}", file=sys.stderr)
+        return 2
     except (KeyboardInterrupt, typer.Abort):
         print("Stopped.", file=sys.stderr)
         return INTERRUPTED
-
-
-def _complain(message: str, error: Exception) -> int:
-    if os.environ.get("KAO_TRACEBACK"):
-        raise error
-    print(f"kao: {' '.join(message.split())}", file=sys.stderr)
-    return 2
 
 
 def main() -> None:

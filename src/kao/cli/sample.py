@@ -30,6 +30,9 @@ def sample(
     batch: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 64,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write PNGs here.")] = None,
     grid: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one PNG grid.")] = None,
+    columns: Annotated[
+        int | None, typer.Option(min=1, help="Pictures a row of the grid; default: near-square.")
+    ] = None,
     npz: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write one array, uint8 (n, S, S, 3).")
     ] = None,
@@ -74,7 +77,7 @@ def sample(
     if grid is None and out is None and npz is None:
         grid = opened.path / PICTURES / f"grid-seed{seed}.png"
     if grid is not None:
-        save_picture(lay_out(images), grid)
+        save_picture(lay_out(images, columns=columns), grid)
         say(f"grid of {n} in {grid}")
 
 

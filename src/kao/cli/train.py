@@ -45,10 +45,6 @@ def train(
     from kao.runs import Ask
 
     source, recipe, overrides = split_words(words or [])
-    if source is None and run is None:
-        raise ConfigError(
-            "No pictures are named: give a folder or a zip file of pictures, hf:NAME, or toy."
-        )
     flags: dict[str, Any] = {}
     if size is not None:
         flags["data"] = {"size": size}
@@ -98,10 +94,12 @@ def _length(minutes: float | None, images: str | None, steps: int | None) -> str
 
 def _dry_run(ask: "Ask") -> None:
     from kao.machine import device
-    from kao.runs import configure
+    from kao.runs import configure, with_precision
     from kao.runs.cost import estimate
 
-    config, _ = configure(ask, device())
+    on = device()
+    config, _ = configure(ask, on)
+    config = with_precision(config, on)
     print(config.to_toml())
     for line in estimate(config):
         print(f"# {line}")

@@ -247,6 +247,7 @@ def _band_name(band: str) -> str:
 def _training(record: RunRecord) -> str:
     norms, rates = record.curve("gradient_norm"), record.curve("images_per_second")
     memory = [(images, size / 1e9) for images, size in record.curve("memory_bytes")]
+    waits = [(images, 100 * share) for images, share in record.curve("data_wait")]
     charts = (
         line_chart("Learning rate", [Line("now", record.curve("learning_rate"))])
         + line_chart("Images per second", [Line("", rates, "faint"), Line("now", smoothed(rates))])
@@ -256,6 +257,10 @@ def _training(record: RunRecord) -> str:
             logarithmic=True,
         )
         + line_chart("Memory, GB", [Line("now", memory)])
+        + line_chart(
+            "Waiting for data, % of the time",
+            [Line("", waits, "faint"), Line("now", smoothed(waits))],
+        )
     )
     return _section("Training", f'<div class="charts">{charts}</div>' if charts else "")
 

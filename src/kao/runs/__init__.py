@@ -2,6 +2,7 @@
 
 from kao.runs.library import sample, train
 from kao.runs.run import Run, draw, with_sampling
+from kao.runs.sizing import with_precision
 from kao.runs.start import Ask, Session, configure, finish, open_session
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "open_session",
     "sample",
     "train",
+    "with_precision",
     "with_sampling",
 ]

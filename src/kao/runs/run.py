@@ -81,14 +81,12 @@ class Run:
         if checkpoint is None:
             why = f"; damaged: {damages[0]}" if damages else ""
             raise CheckpointError(
-                f"{self.path} has no whole checkpoint yet{why}: let `kao train` run until its first "
-                f"checkpoint."
+                f"{self.path} has no whole checkpoint yet{why}: let `kao train` run until its "
+                f"first checkpoint."
             )
         return checkpoint, damages
 
-    def denoiser(
-        self, *, weights: str = "ema", device: torch.device | None = None
-    ) -> Denoiser:
+    def denoiser(self, *, weights: str = "ema", device: torch.device | None = None) -> Denoiser:
         """The model, ready to draw, from the newest whole checkpoint.
 
         Args:

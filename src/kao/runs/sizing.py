@@ -1,4 +1,4 @@
-"""What a run leaves open until it starts: filled in from the machine, the pictures and the clock."""
+"""What a run leaves open until it starts, filled in from machine, pictures and clock."""
 
 import itertools
 import time
@@ -67,6 +67,14 @@ def regularised(config: RunConfig, asked: Table, pictures: int) -> RunConfig:
     return replace(config, network=replace(network, dropout=0.1))
 
 
+def with_precision(config: RunConfig, device: torch.device) -> RunConfig:
+    """Replace precision "auto" by what the hardware does best."""
+    if config.training.precision != "auto":
+        return config
+    training = replace(config.training, precision=best_precision(device))
+    return replace(config, training=training)
+
+
 def resolve(config: RunConfig, prepared: PreparedSet, device: torch.device) -> RunConfig:
     """Replace every "auto" by a value, so that run.toml says what was run.
 
@@ -75,9 +83,7 @@ def resolve(config: RunConfig, prepared: PreparedSet, device: torch.device) -> R
         prepared: The pictures.
         device: Where it will train.
     """
-    if config.training.precision == "auto":
-        training = replace(config.training, precision=best_precision(device))
-        config = replace(config, training=training)
+    config = with_precision(config, device)
     config = replace(config, data=replace(config.data, fingerprint=prepared.fingerprint))
     hooks = config.hooks
     if "auto" not in (hooks.log, hooks.samples, hooks.checkpoints):
