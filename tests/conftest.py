@@ -47,3 +47,50 @@ def real_data():
         return path
 
     return find
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory):
+    """What tests prepare is shared by them, and stays out of the cache of whoever runs them."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("KAO_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Overrides that make a run of toy-32 take a second."""
+    return (
+        "network.width=8",
+        "network.levels=[1,2]",
+        "network.attention=[]",
+        "network.stem=1",
+        "data.size=16",
+        "training.batch=4",
+        "training.precision=fp32",
+        "sampling.steps=2",
+        "hooks.pictures=2",
+        "tracking.tensorboard=false",
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny, tmp_path_factory):
+    """The directory of a finished run of four steps; copy it to change it."""
+    import kao
+
+    words = (*tiny, "hooks.log=4", "hooks.checkpoints=8")
+    path = tmp_path_factory.mktemp("runs") / "tiny"
+    kao.train("toy:8", run=path, recipe="toy-32", length="4 steps", overrides=words)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_set(tmp_path_factory):
+    """A prepared set: eighteen toy faces of 8x8 pixels, with classes."""
+    from kao.data import prepare
+    from kao.data.toy_faces import ToyFaces
+
+    folder = tmp_path_factory.mktemp("prepared") / "tiny"
+    return prepare(ToyFaces(18, size=16), size=8, out=folder, workers=1)

@@ -37,8 +37,9 @@ def writing(place: Path) -> Iterator[None]:
         raise OutputError(f"{place} cannot be written: {error.strerror or error}.") from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a text file in one go.
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A file to write, which takes its name `path` only when it is whole and on the disk.
 
     Raises:
         OutputError: It cannot be written.
@@ -46,11 +47,21 @@ def write_text(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     with writing(path):
         try:
-            beside.write_text(text, encoding="utf-8")
+            yield beside
             sync(beside)
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file in one go.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    with new_file(path) as beside:
+        beside.write_text(text, encoding="utf-8")
 
 
 @contextmanager
@@ -103,4 +114,6 @@ def save_npz(path: Path, array: Any) -> None:
 
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, array)
+    # Given a name, NumPy would add ".npz" where it is missing.
+    with new_file(path) as beside, beside.open("wb") as file:
+        np.savez_compressed(file, array)

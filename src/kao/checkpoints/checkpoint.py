@@ -71,7 +71,9 @@ class Checkpoint:
             for kind, tensors in weights.items():
                 packed = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
                 (folder / f"{kind}.safetensors").write_bytes(safetensors.torch.save(packed))
-            torch.save(dict(state), folder / _STATE)
+            # Given a path, torch would turn a full disk into an error of its own.
+            with (folder / _STATE).open("wb") as file:
+                torch.save(dict(state), file)
             files = {
                 file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)}
                 for file in sorted(folder.iterdir())
@@ -83,8 +85,9 @@ class Checkpoint:
     @classmethod
     def all(cls, run: Path) -> list[Self]:
         """The checkpoints of a run directory, oldest first, whole or damaged."""
-        folders = (run / FOLDER).glob("[0-9]*")
-        return [cls(path) for path in sorted(folders, key=lambda p: p.name) if path.is_dir()]
+        paths = (run / FOLDER).glob("[0-9]*")
+        checkpoints = [cls(p) for p in paths if p.name.isdecimal() and p.is_dir()]
+        return sorted(checkpoints, key=lambda checkpoint: checkpoint.images)
 
     @classmethod
     def latest(cls, run: Path) -> tuple[Self | None, list[str]]:

@@ -24,7 +24,6 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="kao",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -65,7 +64,7 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         The exit code: 0; 2 for a mistake of the user's, told in one line; 130 after Ctrl-C.
     """
-    words = [word for word in arguments if word != TRACEBACK]
+    words = [word for word in arguments if word != TRACEBACK] or ["--help"]
     try:
         code = app(words, standalone_mode=False, prog_name="kao")
         return code if isinstance(code, int) else 0

@@ -17,7 +17,7 @@ def report(
     """
     from kao.checkpoints import Checkpoint
     from kao.cli.console import say
-    from kao.cli.show import drawings
+    from kao.cli.show import FILES, drawings
     from kao.errors import DataError
     from kao.reports import write_report
     from kao.runs import Run
@@ -25,8 +25,10 @@ def report(
 
     opened = Run.open(run)
     folder = opened.path / PICTURES
-    if Checkpoint.latest(opened.path)[0] is not None and not folder.is_dir():
+    if Checkpoint.latest(opened.path)[0] is not None:
         for kind, draw in drawings(opened, folder, n=6, seed=0).items():
+            if (folder / FILES[kind]).exists():
+                continue
             try:
                 draw()
             except DataError as error:

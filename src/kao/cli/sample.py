@@ -64,7 +64,7 @@ def sample(
         for pictures in draw(denoiser, config, indices=range(n), seed=seed, batch=batch):
             if out is not None:
                 first = sum(len(d) for d in drawn)
-                names = [f"{first + i:06d}.png" for i in range(len(pictures))]
+                names = [f"{first + i:06d}" for i in range(len(pictures))]
                 save_pictures(pictures, out, names=names)
             drawn.append(pictures)
             progress.update(task, advance=len(pictures))

@@ -11,7 +11,14 @@ from kao.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from kao.runs import Run
 
-KINDS = ("forward", "reverse", "process", "schedule", "gif")
+FILES = {
+    "forward": "forward.png",
+    "reverse": "reverse.png",
+    "process": "process.png",
+    "schedule": "schedule.png",
+    "gif": "denoising.gif",
+}
+"""What can be drawn, and the file that it goes into."""
 
 
 def show(
@@ -44,13 +51,13 @@ def show(
     from kao.runs import Run
     from kao.runs.run import PICTURES
 
-    kinds = what or list(KINDS)
-    if unknown := [kind for kind in kinds if kind not in KINDS]:
+    kinds = what or list(FILES)
+    if unknown := [kind for kind in kinds if kind not in FILES]:
         from kao.config.tree import near_miss
 
         raise ConfigError(
-            f'kao show cannot draw "{unknown[0]}"{near_miss(unknown[0], KINDS)}; it can draw: '
-            f"{', '.join(KINDS)}."
+            f'kao show cannot draw "{unknown[0]}"{near_miss(unknown[0], FILES)}; it can draw: '
+            f"{', '.join(FILES)}."
         )
     opened = Run.open(run)
     folder = out or opened.path / PICTURES
@@ -99,22 +106,22 @@ def drawings(run: "Run", folder: Path, *, n: int, seed: int) -> dict[str, Callab
     def forward() -> Path:
         images = to_float(some_real(config, n=4, seed=seed))
         strip = figures.forward_strip(config.schedule.build(), images, seed=seed)
-        return save_picture(strip, folder / "forward.png")
+        return save_picture(strip, folder / FILES["forward"])
 
     def reverse() -> Path:
         strip = figures.reverse_strip(*path(), size=size, seeds=seeds[:4], device=on())
-        return save_picture(strip, folder / "reverse.png")
+        return save_picture(strip, folder / FILES["reverse"])
 
     def process() -> Path:
         strips = figures.process_strips(*path(), size=size, seeds=seeds, device=on())
-        return save_picture(strips, folder / "process.png")
+        return save_picture(strips, folder / FILES["process"])
 
     def schedule() -> Path:
         plot = figures.schedule_plot({run.path.name: config.schedule.build()})
-        return save_picture(plot, folder / "schedule.png")
+        return save_picture(plot, folder / FILES["schedule"])
 
     def gif() -> Path:
-        file = folder / "denoising.gif"
+        file = folder / FILES["gif"]
         return figures.denoising_gif(*path(), file, size=size, seeds=seeds, device=on())
 
-    return dict(zip(KINDS, (forward, reverse, process, schedule, gif), strict=True))
+    return dict(zip(FILES, (forward, reverse, process, schedule, gif), strict=True))

@@ -1,5 +1,6 @@
 """`kao train`."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,7 +65,8 @@ def split_words(words: list[str]) -> tuple[str | None, str | None, list[str]]:
     Raises:
         ConfigError: There are more words without "=" than two.
     """
-    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    # Not Path.exists, which raises where a long list of classes is no name of a file.
+    overrides = [word for word in words if "=" in word and not os.path.exists(word)]
     plain = [word for word in words if word not in overrides]
     if len(plain) > 2:
         raise ConfigError(

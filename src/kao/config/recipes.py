@@ -1,5 +1,6 @@
 """Recipes: TOML files of differences from the defaults, ours by name, yours by path."""
 
+import os
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,6 +44,9 @@ def _load(recipe: str, seen: tuple[str, ...]) -> Table:
     parent = own.pop("extends", None)
     if parent is not None and not isinstance(parent, str):
         raise ConfigError(f"extends = {parent!r} in {origin.name}; expected one recipe's name.")
+    if parent and parent.endswith(".toml"):
+        # A file means its neighbours, wherever kao is called from.
+        parent = os.path.normpath(Path(recipe).parent / parent)
     table = merge(_load(parent, (*seen, recipe)), own) if parent else own
     parse(RunConfig, merge(dump(RunConfig()), table), origin)
     return table
@@ -50,7 +54,7 @@ def _load(recipe: str, seen: tuple[str, ...]) -> Table:
 
 def _read(recipe: str) -> Origin:
     path = Path(recipe)
-    if path.suffix == ".toml" or path.is_file():
+    if path.suffix == ".toml" or os.path.isfile(path):
         try:
             return Origin(str(path), path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
@@ -87,13 +91,12 @@ class Request:
             flags: A table made of command-line flags.
 
         Raises:
-            ConfigError: An unknown recipe or key, or a value of the wrong type.
+            ConfigError: An unknown recipe, or a word that is no override.  Whether keys and
+                values fit is seen when they are put `over` a configuration.
         """
         table = load_recipe(recipe) if recipe else {}
         changes = merge(from_overrides(overrides), flags or {})
-        request = cls(merge(table, changes))
-        request.over(dump(RunConfig()))
-        return request
+        return cls(merge(table, changes))
 
     def over(self, base: Table) -> RunConfig:
         """The configuration that follows when the request is put over a whole one.

@@ -207,6 +207,7 @@ class RunConfig:
         """Raise a ConfigError for values that do not fit together, before anything is built."""
         Length.parse(self.length, batch=self.training.batch)
         self.data.augment.check(self.data.size)
+        self.optimizer.check()
         for name, value, least in (
             ("seed", self.seed, 0),
             ("training.batch", self.training.batch, 1),

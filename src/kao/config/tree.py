@@ -57,14 +57,13 @@ def merge(base: Table, change: Table) -> Table:
     """`base` with the keys of `change` put over it, table by table.
 
     A table of another `kind` replaces the old one: options of a cosine schedule mean nothing to
-    a flow.
+    a flow.  Where the old one names no kind, its options wait for the one that follows.
     """
     merged = dict(base)
     for key, value in change.items():
         old = merged.get(key)
-        old_kind = old.get("kind") if isinstance(old, dict) else old
         if isinstance(value, dict) and isinstance(old, dict):
-            replaced = "kind" in value and value["kind"] != old_kind
+            replaced = "kind" in value and value["kind"] != old.get("kind", value["kind"])
             merged[key] = value if replaced else merge(old, value)
         elif isinstance(value, dict) and isinstance(old, str) and "kind" not in value:
             merged[key] = {"kind": old, **value}
@@ -154,7 +153,8 @@ def _words(hint: Any) -> str:
     if origin is typing.Literal:
         return "one of " + ", ".join(json.dumps(a) for a in arguments)
     if origin is tuple:
-        return "a list, each " + _words(arguments[0])
+        count = "" if arguments[-1] is Ellipsis else f" of {len(arguments)}"
+        return f"a list{count}, each {_words(arguments[0])}"
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_words(a) for a in arguments)
     return str(hint)

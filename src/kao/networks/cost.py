@@ -33,7 +33,9 @@ def activation_bytes(network: nn.Module, shape: tuple[int, int, int], *, batch: 
     kept: dict[int, Tensor] = {}  # holding the tensors keeps their ids from being used twice
 
     def count(tensor: Tensor) -> Tensor:
-        kept[id(tensor)] = tensor
+        # A view, such as a transposed weight, takes no memory beside that of its base.
+        base = tensor if tensor._base is None else tensor._base
+        kept[id(base)] = base
         return tensor
 
     weights = {id(p) for p in network.parameters()}

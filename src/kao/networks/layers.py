@@ -33,8 +33,15 @@ def sinusoids(label: Tensor, width: int) -> Tensor:
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with 32 groups, or the largest power-of-two share of 32 that divides `channels`."""
-    return nn.GroupNorm(math.gcd(32, channels), channels)
+    """GroupNorm with 32 groups, or the largest share of 32 that leaves two channels in each.
+
+    A group of one channel would subtract whatever is added to that channel as a whole, and a
+    noise level that is added before the norm would be lost.
+
+    Args:
+        channels: Even.
+    """
+    return nn.GroupNorm(min(math.gcd(32, channels), channels // 2), channels)
 
 
 def zeroed(module: Layer) -> Layer:

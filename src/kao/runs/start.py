@@ -16,7 +16,7 @@ from kao.data.prepared import PreparedSet
 from kao.data.sources import open_source
 from kao.errors import CheckpointError, ConfigError, KaoError
 from kao.files import write_text, writing
-from kao.machine import check_alone, describe, versions
+from kao.machine import check_alone, check_precision, describe, versions
 from kao.networks.cost import flops, parameters
 from kao.runs.hooks import Checkpoints, Log, Samples, Trackers
 from kao.runs.run import CONFIG, SAMPLES, Run
@@ -106,6 +106,8 @@ def configure(ask: Ask, device: torch.device) -> tuple[RunConfig, bool]:
             "No pictures are named: give a folder or a zip file of pictures, hf:NAME, or toy."
         )
     config.check()
+    if config.training.precision != "auto":
+        check_precision(config.training.precision, device)
     return config, exists
 
 

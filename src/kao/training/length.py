@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from kao.errors import ConfigError
 
-_NUMBER = r"([0-9][0-9_,]*\.?[0-9]*|\.[0-9]+)"
+# A comma stands between thousands only: 1,5M, as half of the world writes it, is not 15M.
+_WHOLE = r"[0-9]{1,3}(?:,[0-9]{3})+|[0-9][0-9_]*"
+_NUMBER = rf"((?:{_WHOLE})(?:\.[0-9]*)?|\.[0-9]+)"
 _PATTERN = re.compile(rf"\s*{_NUMBER}\s*([kM]?)\s*(image|step|minute|hour)s?\s*")
 
 _MOST_RESERVED = 0.25
@@ -61,7 +63,7 @@ class Length:
             case "hour":
                 return cls(minutes=60 * number)
             case "step":
-                return cls(images=round(number) * batch)
+                return cls(images=max(1, round(number)) * batch)
             case _:
                 return cls(images=max(1, round(number)))
 

@@ -23,6 +23,11 @@ class RateSchedule(Protocol):
         """
 
 
+def _check_warmup(warmup: int) -> None:
+    if warmup < 0:
+        raise ConfigError(f"optimizer.schedule.warmup = {warmup}; expected 0 images or more.")
+
+
 def _warm_up(images: int, warmup: int) -> float:
     return min(1.0, (images + 1) / warmup) if warmup else 1.0
 
@@ -34,10 +39,22 @@ class Trapezoid:
     Attributes:
         warmup: Images over which the rate rises.
         cooldown: Share of the run, at its end, over which it falls; 0 keeps it flat.
+
+    Raises:
+        ConfigError: warmup is negative, or cooldown is no share.
     """
 
     warmup: int = 3_200
     cooldown: float = 0.4
+
+    def __post_init__(self) -> None:
+        """Refuse what is no number of images, or no share."""
+        _check_warmup(self.warmup)
+        if not 0 <= self.cooldown <= 1:
+            raise ConfigError(
+                f"optimizer.schedule.cooldown = {self.cooldown}; expected a share of the run, "
+                f"0 to 1."
+            )
 
     def __call__(self, images: int, done: float) -> float:
         """See `RateSchedule`."""
@@ -51,9 +68,16 @@ class CosineRate:
 
     Attributes:
         warmup: Images over which the rate rises.
+
+    Raises:
+        ConfigError: warmup is negative.
     """
 
     warmup: int = 3_200
+
+    def __post_init__(self) -> None:
+        """Refuse what is no number of images."""
+        _check_warmup(self.warmup)
 
     def __call__(self, images: int, done: float) -> float:
         """See `RateSchedule`."""
@@ -81,12 +105,8 @@ class OptimizerConfig:
     clip_norm: float = 1.0
     schedule: RateSchedule = field(default=Trapezoid(), metadata={"registry": RATES})
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser, with its rate at the peak; the trainer sets it at each step.
-
-        Raises:
-            ConfigError: A value is outside its range.
-        """
+    def check(self) -> None:
+        """Raise a ConfigError for a value outside its range."""
         if not self.rate > 0:
             raise ConfigError(f"optimizer.rate = {self.rate}; expected more than 0, e.g. 1e-3.")
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -98,6 +118,14 @@ class OptimizerConfig:
                 f"optimizer.weight_decay = {self.weight_decay} and clip_norm = {self.clip_norm} "
                 f"must be 0 or more."
             )
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimiser, with its rate at the peak; the trainer sets it at each step.
+
+        Raises:
+            ConfigError: A value is outside its range.
+        """
+        self.check()
         return torch.optim.AdamW(
             parameters,
             lr=self.rate,

@@ -136,10 +136,15 @@ class Trainer:
             clock = now
             yield step
 
+        ended = self.progress.seconds
+        if self.done >= 1:
+            # What was kept for these calls is spent: a run that is taken up from what they save
+            # knows that it is over.
+            self.progress.seconds = max(ended, 60 * self.length.minutes)
         for i in called:
             if called[i] != self.progress.images:
                 self._call(i)
-        self.progress.seconds += time.perf_counter() - clock
+        self.progress.seconds = max(self.progress.seconds, ended + time.perf_counter() - clock)
 
     def _call(self, index: int) -> None:
         started = time.perf_counter()

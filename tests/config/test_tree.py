@@ -1,0 +1,355 @@
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Literal, get_args, get_origin, get_type_hints
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kao.config import RunConfig, dump, leaves, load_config
+from kao.config.run import component
+from kao.config.tree import Origin, from_overrides, merge, parse
+from kao.diffusion import DDIM, EDM, Ancestral, Cosine, Flow, Heun, Huber, MinSNR, losses, targets
+from kao.errors import ConfigError
+from kao.networks import UNetConfig
+from kao.training import Trapezoid
+
+HERE = Origin("my.toml")
+
+
+def registries(cls=RunConfig, path=""):
+    """(dotted path, registry) of every component in the tree."""
+    for field in fields(cls):
+        if "registry" in field.metadata:
+            yield f"{path}{field.name}", field.metadata["registry"]
+        elif is_dataclass(hint := get_type_hints(cls)[field.name]):
+            yield from registries(hint, f"{path}{field.name}.")
+
+
+ENTRIES = [(path, kind) for path, registry in registries() for kind in registry]
+
+
+def at(path, value):
+    """at("a.b", 1) -> {"a": {"b": 1}}."""
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return value
+
+
+def fails(table, origin=HERE):
+    with pytest.raises(ConfigError) as caught:
+        parse(RunConfig, table, origin)
+    return str(caught.value)
+
+
+# --- there and back -----------------------------------------------------------------------------
+
+
+def test_every_registry_of_the_tree_is_found():
+    assert {path for path, _ in registries()} == {
+        "schedule",
+        "target",
+        "network",
+        "loss.weight",
+        "loss.norm",
+        "optimizer.schedule",
+        "sampling.sampler",
+        "sampling.grid",
+    }
+
+
+@pytest.mark.parametrize(("path", "kind"), ENTRIES)
+def test_every_component_comes_back_from_toml_as_itself(path, kind):
+    config = parse(RunConfig, at(path, {"kind": kind}), HERE)
+    assert leaves(dump(config))[f"{path}.kind"] == kind
+    assert load_config(config.to_toml(), "run.toml") == config
+
+
+@pytest.mark.parametrize(("path", "kind"), ENTRIES)
+def test_a_name_alone_means_the_component_with_its_defaults(path, kind):
+    assert parse(RunConfig, at(path, kind), HERE) == parse(
+        RunConfig, at(path, {"kind": kind}), HERE
+    )
+
+
+def values(hint):
+    """Values of a type that a configuration may hold."""
+    if hint in PLAIN:
+        return PLAIN[hint]
+    if is_dataclass(hint):
+        return trees(hint)
+    if get_origin(hint) is Literal:
+        return st.sampled_from(get_args(hint))
+    if get_origin(hint) is tuple:
+        inner, more = get_args(hint)
+        if more is ...:
+            return st.lists(values(inner), max_size=4).map(tuple)
+        return st.tuples(values(inner), values(more))
+    return st.one_of([values(part) for part in get_args(hint)])
+
+
+PLAIN = {
+    bool: st.booleans(),
+    int: st.integers(0, 10**12),
+    # What every component takes: shares, rates and scales alike.
+    float: st.floats(1e-6, 1),
+    # Lone surrogates are no text that a UTF-8 file could hold.
+    str: st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+}
+
+
+def trees(cls):
+    hints = get_type_hints(cls)
+
+    def of(field):
+        if "registry" not in field.metadata:
+            return values(hints[field.name])
+        entries = field.metadata["registry"].values()
+        return st.one_of([trees(e) if isinstance(e, type) else st.just(e) for e in entries])
+
+    return st.builds(cls, **{field.name: of(field) for field in fields(cls)})
+
+
+@settings(deadline=None, max_examples=150, derandomize=True)
+@given(config=trees(RunConfig))
+def test_any_configuration_comes_back_from_its_toml(config):
+    assert load_config(config.to_toml(), "run.toml") == config
+
+
+def test_what_is_left_out_keeps_its_default():
+    assert parse(RunConfig, {}, HERE) == RunConfig()
+    config = parse(RunConfig, {"network": {"kind": "unet", "width": 64}}, HERE)
+    assert config == replace(RunConfig(), network=UNetConfig(width=64))
+
+
+def test_a_registry_entry_may_be_a_function_a_dataclass_or_none():
+    table = {"target": "eps", "loss": {"weight": "plain", "norm": {"kind": "huber", "delta": 0.5}}}
+    config = parse(RunConfig, table, HERE)
+    assert config.target is targets.eps
+    assert config.loss.weight is None
+    assert config.loss.norm == Huber(delta=0.5)
+    assert dump(config)["loss"]["weight"] == {"kind": "plain"}
+
+
+def test_a_component_outside_its_registry_has_no_name_to_be_saved_under():
+    with pytest.raises(ConfigError, match=r"is not in the registry .*eps, x0, v.*add it there"):
+        dump(replace(RunConfig(), target=lambda level: (0.0, 1.0)))
+
+
+# --- what is refused ----------------------------------------------------------------------------
+
+
+def test_an_unknown_key_is_named_with_its_near_miss_section_and_line():
+    text = '# mine\n[network]\nkind = "unet"\nwidht = 64\n'
+    with pytest.raises(ConfigError) as caught:
+        load_config(text, "my.toml")
+    assert str(caught.value).startswith(
+        'unknown key "widht" in [network] of my.toml:4 (did you mean "width"?); '
+        "[network] has: width, levels, blocks, attention,"
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"lenght": "1 step"}, 'unknown key "lenght" in the top level of my.toml (did you mean'),
+        (at("data.augment.flipp", True), 'unknown key "flipp" in [data.augment] of my.toml (did'),
+        (at("schedule", {"kind": "flow", "steps": 9}), 'unknown key "steps" in [schedule]'),
+        (at("schedule", {"kind": "flow", "steps": 9}), "[schedule] has: no keys."),
+        (at("data.zebra", 1), 'unknown key "zebra" in [data] of my.toml; [data] has: source, size'),
+        (at("schedule", "lineer"), 'unknown schedule "lineer" in my.toml (did you mean "linear"?)'),
+        (at("schedule", "lineer"), "there are: linear, scaled_linear, cosine,"),
+        (at("target", {"kind": "v", "gamma": 1}), 'target "v" takes no options'),
+        (at("target", {"kind": "v", "gamma": 1}), "my.toml gives it gamma: remove"),
+        (at("schedule", {"steps": 9}), "expected a name or a table with a kind: linear,"),
+        (at("schedule", 5), "schedule = 5 in my.toml; expected a name or a table with a kind"),
+        (at("data", "faces"), "data = 'faces' in my.toml; expected a table [data]."),
+    ],
+)
+def test_keys_and_kinds_that_do_not_exist_are_refused_with_what_does(table, words):
+    assert words in fails(table)
+
+
+def test_a_key_that_stands_on_several_lines_is_given_none():
+    text = "[loss]\nsize = 1\n[data]\nsize = 2\n"
+    with pytest.raises(ConfigError, match=r'unknown key "size" in \[loss\] of my\.toml;'):
+        load_config(text, "my.toml")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("network.width", "wide", "a whole number"),
+        ("network.width", "64", "a whole number"),
+        ("network.width", 64.5, "a whole number"),
+        ("network.width", True, "a whole number"),
+        ("network.levels", 3, "a list, each a whole number"),
+        ("network.levels", [1, "two"], "a list, each a whole number"),
+        ("network.stem", 3, "one of 1, 2, 4"),
+        ("optimizer.rate", "fast", "a number"),
+        ("optimizer.betas", [0.9], "a list of 2, each a number"),
+        ("data.augment.flip", 1, "true or false"),
+        ("data.source", 3, "a text"),
+        ("data.crop", "center", 'one of "centre", "pad", "none"'),
+        ("hooks.log", "often", 'a whole number or one of "auto"'),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused_in_words(path, value, expected):
+    table = merge(dump(RunConfig()), at(path, value))
+    assert fails(table) == f"{path} = {value!r} in my.toml; expected {expected}."
+
+
+def test_a_wrong_type_is_found_on_its_line():
+    text = '\n[training]\n\nbatch = "many"\n'
+    assert "training.batch = 'many' in my.toml:4;" in fails(
+        {"training": {"batch": "many"}}, Origin("my.toml", text)
+    )
+
+
+def test_a_whole_number_is_a_number():
+    assert parse(RunConfig, at("ema.decay", 0), HERE).ema.decay == 0.0
+
+
+def test_what_is_no_toml_is_said_to_be_none():
+    with pytest.raises(ConfigError, match=r"run\.toml is not TOML: .*line 1"):
+        load_config("length: 5", "run.toml")
+
+
+# --- tables over tables -------------------------------------------------------------------------
+
+
+def test_merging_changes_neither_table():
+    base, change = {"a": {"b": 1, "c": 2}}, {"a": {"b": 3}, "d": 4}
+    assert merge(base, change) == {"a": {"b": 3, "c": 2}, "d": 4}
+    assert (base, change) == ({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}, "d": 4})
+
+
+COSINE = {"kind": "cosine", "steps": 50}
+
+
+@pytest.mark.parametrize(
+    ("change", "merged"),
+    [
+        ({"steps": 9}, {"kind": "cosine", "steps": 9}),
+        ({"kind": "cosine", "offset": 0.1}, {"kind": "cosine", "steps": 50, "offset": 0.1}),
+        ({"kind": "linear"}, {"kind": "linear"}),
+        ("flow", "flow"),
+    ],
+)
+def test_a_component_of_another_kind_replaces_the_old_one_with_its_options(change, merged):
+    assert merge({"schedule": COSINE}, {"schedule": change}) == {"schedule": merged}
+
+
+def test_options_go_to_the_kind_that_a_name_alone_gave():
+    merged = merge({"schedule": "cosine"}, {"schedule": {"steps": 9}})
+    assert merged == {"schedule": {"kind": "cosine", "steps": 9}}
+
+
+def test_leaves_are_dotted_paths():
+    assert leaves({"a": {"b": 1, "c": {"d": [2]}}, "e": 3}) == {"a.b": 1, "a.c.d": [2], "e": 3}
+
+
+# --- key=value ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "table"),
+    [
+        ("network.width=64", {"network": {"width": 64}}),
+        ("optimizer.rate=1e-3", {"optimizer": {"rate": 0.001}}),
+        ("network.levels=[1, 2]", {"network": {"levels": [1, 2]}}),
+        ("network.attention=[]", {"network": {"attention": []}}),
+        ('data.classes=["cat"]', {"data": {"classes": ["cat"]}}),
+        ("data.augment.flip=false", {"data": {"augment": {"flip": False}}}),
+        ("schedule=flow", {"schedule": "flow"}),
+        ('schedule={kind="cosine", steps=50}', {"schedule": COSINE}),
+        ("length=100k images", {"length": "100k images"}),
+        ('data.source="1"', {"data": {"source": "1"}}),
+        ("data.source=a=b", {"data": {"source": "a=b"}}),
+        ("data.source=", {"data": {"source": ""}}),
+    ],
+)
+def test_overrides_are_toml_values_or_text(word, table):
+    assert from_overrides([word]) == table
+
+
+def test_overrides_are_put_together_the_last_one_counting():
+    words = ["network.width=8", "network.blocks=1", "network.width=16"]
+    assert from_overrides(words) == {"network": {"width": 16, "blocks": 1}}
+
+
+@pytest.mark.parametrize("words", [["schedule.kind=cosine", "schedule.steps=50"]])
+def test_a_kind_and_its_options_may_come_in_any_order(words):
+    assert from_overrides(words) == from_overrides(words[::-1]) == {"schedule": COSINE}
+
+
+@pytest.mark.parametrize("word", ["network.width", "=3", ".width=3", "network..width=3", "a.=1"])
+def test_a_word_that_is_no_override_is_refused(word):
+    with pytest.raises(
+        ConfigError, match=f'^"{word}" is not an override: expected key=value, such'
+    ):
+        from_overrides([word])
+
+
+# --- a tree of one's own ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Mine:
+    sampler: object = component({"ddim": DDIM, "none": None, "l1": losses.l1}, None)
+
+
+@pytest.mark.parametrize("value", [None, losses.l1, DDIM(eta=0.5)])
+def test_the_tree_knows_nothing_of_what_it_holds(value):
+    assert parse(Mine, dump(Mine(value)), HERE) == Mine(value)
+
+
+def test_the_defaults_fit_together():
+    RunConfig().check()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (at("seed", -1), "seed = -1; expected 0 or more."),
+        (at("training.batch", 0), "training.batch = 0; expected 1 or more."),
+        (at("hooks.log", 0), "hooks.log = 0; expected 1 or more."),
+        (at("hooks.keep_last", 0), "hooks.keep_last = 0; expected 1 or more."),
+        (at("ema.decay", 1), "ema.decay = 1.0; expected 0 or more, below 1."),
+        (at("optimizer.rate", 0), "optimizer.rate = 0.0; expected more than 0"),
+        (at("optimizer.schedule.cooldown", 2), "cooldown = 2.0; expected a share of the run"),
+        (at("optimizer.schedule.warmup", -1), "warmup = -1; expected 0 images or more"),
+        (at("length", "soon"), 'length = "soon"; expected a number above 0 and a unit'),
+        (at("data.augment.crop", 99), "data.augment.crop = 99; expected 0 to 31 pixels"),
+        (at("network.width", 7), "network.width = 7; the sinusoidal embedding needs an even width"),
+        (at("data.size", 36), "needs a size that is a multiple of 8, and data.size = 36: try"),
+        (at("network.attention", [5]), "names the size 5, which no level has at data.size = 32"),
+        ({"schedule": "flow", "target": "eps"}, "The eps target does not go with FlowSchedule"),
+        (
+            {"schedule": COSINE, "sampling": {"steps": 51}},
+            "steps = 51, but the schedule has 50 times to visit",
+        ),
+        ({"sampling": {"grid": "leading"}}, "VPCosineSchedule is continuous"),
+    ],
+)
+def test_values_that_do_not_fit_together_are_refused_before_anything_is_built(change, words):
+    with pytest.raises(ConfigError) as caught:
+        parse(RunConfig, merge(dump(RunConfig()), change), HERE).check()
+    assert words in str(caught.value)
+
+
+def test_components_carry_their_options():
+    table = {
+        "schedule": {"kind": "cosine", "steps": 50},
+        "target": {"kind": "edm", "sigma_data": 0.3},
+        "loss": {"weight": {"kind": "min_snr", "gamma": 2}},
+        "optimizer": {"schedule": {"kind": "trapezoid", "warmup": 5}},
+        "sampling": {"sampler": {"kind": "ddpm", "variance": "beta"}},
+    }
+    config = parse(RunConfig, table, HERE)
+    assert config.schedule == Cosine(steps=50)
+    assert config.target == EDM(sigma_data=0.3)
+    assert config.loss.weight == MinSNR(gamma=2.0)
+    assert config.optimizer.schedule == Trapezoid(warmup=5)
+    assert config.sampling.sampler == Ancestral(variance="beta")
+    assert parse(RunConfig, {"schedule": "flow"}, HERE).schedule == Flow()
+    assert parse(RunConfig, at("sampling.sampler", "heun"), HERE).sampling.sampler == Heun()

@@ -1,0 +1,163 @@
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kao.errors import OutputError
+from kao.files import new_folder, save_npz, write_text, writing
+
+
+def full(*arguments, **options):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "The disk is full while writing here: free some space, or choose another"),
+        (errno.EDQUOT, "The disk is full while writing here"),
+        (errno.EACCES, "here is not writable: change its permissions, or choose another place."),
+        (errno.EPERM, "here is not writable"),
+        (errno.EROFS, "here is not writable"),
+        (errno.ENOTDIR, "here cannot be written, since a file or folder of that name is in the"),
+        (errno.EEXIST, "here cannot be written, since a file"),
+        (errno.EISDIR, "here cannot be written, since a file"),
+        (errno.EIO, "here cannot be written: Input/output error."),
+    ],
+)
+def test_an_error_of_the_system_becomes_a_sentence(number, words):
+    with pytest.raises(OutputError, match=words), writing(Path("here")):
+        raise OSError(number, os.strerror(number))
+
+
+def test_an_error_that_is_not_the_systems_passes_through():
+    with pytest.raises(KeyError), writing(Path("here")):
+        raise KeyError
+
+
+def test_a_text_is_replaced(tmp_path):
+    file = tmp_path / "run.toml"
+    write_text(file, "old and longer")
+    write_text(file, "größer\n")
+    assert file.read_bytes() == "größer\n".encode()
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("method", ["write_text", "replace"])
+def test_a_text_that_cannot_be_written_leaves_the_old_one_and_nothing_beside(
+    tmp_path, monkeypatch, method
+):
+    file = tmp_path / "run.toml"
+    write_text(file, "old")
+    monkeypatch.setattr(Path, method, full)
+    with pytest.raises(OutputError, match="disk is full"):
+        write_text(file, "new")
+    monkeypatch.undo()
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_text_in_a_file_is_refused_with_words(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="in the way"):
+        write_text(tmp_path / "file" / "run.toml", "new")
+
+
+def test_a_folder_takes_its_name_when_it_is_whole(tmp_path):
+    place = tmp_path / "deep" / "000000010"
+    with new_folder(place) as folder:
+        (folder / "a").write_text("a")
+        assert not place.exists()
+    assert [file.name for file in place.iterdir()] == ["a"]
+    assert list(place.parent.iterdir()) == [place]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_exception_in_the_middle_leaves_no_folder(tmp_path, error):
+    with pytest.raises(error), new_folder(tmp_path / "x") as folder:
+        (folder / "a").write_text("a")
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_exception_in_the_middle_leaves_the_folder_that_was_there(tmp_path):
+    with new_folder(tmp_path / "x") as folder:
+        (folder / "a").write_text("old")
+    with pytest.raises(ValueError), new_folder(tmp_path / "x") as folder:
+        (folder / "a").write_text("new")
+        raise ValueError
+    assert (tmp_path / "x" / "a").read_text() == "old"
+
+
+def test_a_new_folder_replaces_an_old_one_whole(tmp_path):
+    for name in ("a", "b"):
+        with new_folder(tmp_path / "x") as folder:
+            (folder / name).write_text(name)
+    assert [file.name for file in (tmp_path / "x").iterdir()] == ["b"]
+
+
+def test_what_a_killed_process_left_is_not_taken_into_the_next_folder(tmp_path):
+    left = tmp_path / ".x.partial"
+    left.mkdir()
+    (left / "half").write_text("half")
+    with new_folder(tmp_path / "x") as folder:
+        (folder / "a").write_text("a")
+    assert [path.name for path in tmp_path.rglob("*")] == ["x", "a"]
+
+
+def test_every_file_is_on_the_disk_before_the_folder_takes_its_name(tmp_path, monkeypatch):
+    told = []
+    fsync, rename = os.fsync, Path.rename
+
+    def synced(handle):
+        told.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        fsync(handle)
+
+    def renamed(self, target):
+        told.append("renamed")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "rename", renamed)
+    with new_folder(tmp_path / "x") as folder:
+        (folder / "in").mkdir()
+        for name in ("a", "in/b"):
+            (folder / name).write_text(name)
+    at = told.index("renamed")
+    assert sorted(told[:at]) == [".x.partial", "a", "b", "in"]
+    assert told[at + 1 :] == [tmp_path.name]
+
+
+def test_a_file_in_the_way_of_a_folder_is_refused_with_words(tmp_path):
+    (tmp_path / "x").write_text("mine")
+    with pytest.raises(OutputError, match="x cannot be written, since a file"):
+        with new_folder(tmp_path / "x"):
+            pass
+    assert (tmp_path / "x").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["faces.npz", "faces"])
+def test_an_npz_has_the_name_that_was_asked_for_and_holds_arr_0(tmp_path, name):
+    array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    save_npz(tmp_path / "new" / name, array)
+    with np.load(tmp_path / "new" / name) as stored:
+        assert stored.files == ["arr_0"]
+        assert np.array_equal(stored["arr_0"], array)
+
+
+def test_an_npz_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    file = tmp_path / "faces.npz"
+    save_npz(file, np.zeros(3))
+    old = file.read_bytes()
+
+    def half(handle, array):
+        handle.write(b"half")
+        full()
+
+    monkeypatch.setattr(np, "savez_compressed", half)
+    with pytest.raises(OutputError, match="disk is full"):
+        save_npz(file, np.ones(3))
+    assert file.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [file]
