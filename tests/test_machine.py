@@ -1,4 +1,3 @@
-import getpass
 import json
 import platform
 
@@ -41,9 +40,7 @@ def test_a_cpu_gets_bf16_where_it_multiplies_it(flags, best, monkeypatch):
 @pytest.mark.parametrize(("supported", "best"), [(True, "bf16"), (False, "fp32")])
 def test_a_gpu_gets_bf16_where_it_multiplies_it(supported, best, monkeypatch):
     # Torch also says yes where it emulates, unless it is asked not to.
-    monkeypatch.setattr(
-        torch.cuda, "is_bf16_supported", lambda including_emulation=True: supported
-    )
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: supported)
     assert machine.best_precision(GPU) == best
 
 
@@ -78,14 +75,12 @@ def test_one_of_several_processes_may_not_train(monkeypatch):
         machine.check_alone()
 
 
-def test_the_description_names_neither_the_host_nor_its_user(monkeypatch):
+def test_the_description_does_not_name_the_host(monkeypatch):
     monkeypatch.setattr(platform, "node", lambda: "kitchen-tower")
-    monkeypatch.setattr(getpass, "getuser", lambda: "ada.lovelace")
     told = machine.describe()
     assert set(told) == {"cpu", "cores", "memory_gb", "gpu", "system"}
     assert told["cpu"] and told["cores"] >= 1 and told["memory_gb"] >= 1
-    text = json.dumps(told)
-    assert "kitchen-tower" not in text and "ada.lovelace" not in text
+    assert "kitchen-tower" not in json.dumps(told)
 
 
 def test_versions_say_what_decides_a_result():

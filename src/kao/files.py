@@ -37,14 +37,26 @@ def writing(place: Path) -> Iterator[None]:
         raise OutputError(f"{place} cannot be written: {error.strerror or error}.") from error
 
 
+def beside_file(path: Path) -> Path:
+    """Where a file is written before it is renamed to `path`.
+
+    Raises:
+        OutputError: What has the name `path` is a folder, a device or a pipe, which a rename
+            would replace or stumble over.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OutputError(f"{path} is in the way, since it is no file: choose another place.")
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """A file to write, which takes its name `path` only when it is whole and on the disk.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: It cannot be written, or what has that name is no file.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = beside_file(path)
     with writing(path):
         try:
             yield beside

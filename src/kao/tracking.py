@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from kao.errors import MissingExtraError
 from kao.files import write_text, writing
 
 METRICS = "metrics.jsonl"
+_WANDB_ID = "wandb-id.txt"
 
 
 class Tracker(Protocol):
@@ -114,7 +116,7 @@ class TensorBoard:
                 self._writer.add_scalar(f"train/{name}", number, images)
         if kind == "samples":
             picture = _picture(self._run / values["file"])
-            self._writer.add_image(Path(values["file"]).stem[10:], picture, images)
+            self._writer.add_image(_weights_of(values["file"]), picture, images)
 
     def close(self) -> None:
         """See `Tracker`."""
@@ -125,12 +127,14 @@ class Wandb:
     """Weights & Biases; the same run goes on after a resume.
 
     Args:
-        run: The run directory; its name is the run's name there.
+        run: The run directory; its name is the run's name there, and wandb-id.txt in it says
+            which run that is.
         project: Project name.
         config: The configuration as plain values.
 
     Raises:
         MissingExtraError: wandb is not installed.
+        OutputError: wandb-id.txt cannot be written.
     """
 
     def __init__(self, run: Path, *, project: str, config: Mapping[str, Any]):
@@ -140,8 +144,16 @@ class Wandb:
             raise MissingExtraError("wandb", extra="wandb", purpose="track a run there") from None
         os.environ.setdefault("WANDB_SILENT", "true")
         self._wandb, self._run = wandb, run
+        file = run / _WANDB_ID
+        if not file.exists():
+            write_text(file, secrets.token_hex(8))
         self._session = wandb.init(
-            project=project, name=run.name, dir=str(run), config=dict(config), resume="allow"
+            project=project,
+            name=run.name,
+            dir=str(run),
+            config=dict(config),
+            id=file.read_text(encoding="utf-8"),
+            resume="allow",
         )
 
     def event(self, kind: str, images: int, values: Mapping[str, Any]) -> None:
@@ -150,11 +162,16 @@ class Wandb:
             self._session.log({"images": images, **_flat(values)})
         if kind == "samples":
             picture = self._wandb.Image(str(self._run / values["file"]))
-            self._session.log({"images": images, "samples": picture})
+            self._session.log({"images": images, f"samples/{_weights_of(values['file'])}": picture})
 
     def close(self) -> None:
         """See `Tracker`."""
         self._session.finish()
+
+
+def _weights_of(file: str) -> str:
+    """Which weights drew a grid: "ema" for samples/000000640-ema.png."""
+    return Path(file).stem.partition("-")[2]
 
 
 def _picture(path: Path) -> Any:

@@ -5,7 +5,6 @@ Every function takes uint8 tensors, (B, 3, H, W), RGB; `kao.pixels` makes them f
 
 import io
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from kao.files import writing
+from kao.files import beside_file, writing
 
 _PAPER = (255, 255, 255)
 _INK = (40, 40, 40)
@@ -213,7 +212,7 @@ def _enlarged(images: Tensor, scale: int) -> Tensor:
 
 
 def _written(path: Path, data: bytes) -> Path:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = beside_file(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -42,8 +42,7 @@ SHRUNK = (
 def test_every_recipe_trains_saves_loads_and_draws(name, tmp_path):
     run = kao.train("toy:8", run=tmp_path / "run", recipe=name, length="2 steps", overrides=SHRUNK)
     assert run.checkpoint()[0].images == 4
-    learned, start = run.denoiser(weights="model"), run.config.build_denoiser()
-    assert not torch.equal(learned.network.conv_in.weight, start.network.conv_in.weight)
+    assert run.denoiser(weights="model").network.conv_out.weight.any()  # zero at the start
     drawn = kao.sample(run, n=2, seed=1)
     size = whole(name).data.size
     assert (drawn.shape, drawn.dtype) == ((2, 3, size, size), torch.uint8)

@@ -1,6 +1,7 @@
 """A checkpoint: a folder that says all that is needed to draw with a model, or to train it on."""
 
 import hashlib
+import io
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -71,9 +72,10 @@ class Checkpoint:
             for kind, tensors in weights.items():
                 packed = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
                 (folder / f"{kind}.safetensors").write_bytes(safetensors.torch.save(packed))
-            # Given a path, torch would turn a full disk into an error of its own.
-            with (folder / _STATE).open("wb") as file:
-                torch.save(dict(state), file)
+            # Through memory, since on a full disk torch.save raises an error of its own.
+            packed_state = io.BytesIO()
+            torch.save(dict(state), packed_state)
+            (folder / _STATE).write_bytes(packed_state.getbuffer())
             files = {
                 file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)}
                 for file in sorted(folder.iterdir())
@@ -161,7 +163,7 @@ class Checkpoint:
         """
         weights, wanted = self.weights(kind), module.state_dict()
         problems = [f"{name} is missing" for name in wanted if name not in weights]
-        problems += [f"{name} is left over" for name in weights if name not in wanted]
+        problems += [f"{name} is left over" for name in sorted(weights) if name not in wanted]
         problems += [
             f"{name} is {tuple(weights[name].shape)} where {tuple(wanted[name].shape)} is needed"
             for name in wanted

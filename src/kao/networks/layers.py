@@ -33,7 +33,7 @@ def sinusoids(label: Tensor, width: int) -> Tensor:
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with 32 groups, or the largest share of 32 that leaves two channels in each.
+    """GroupNorm with 32 groups, or as many as leave two channels or more in each.
 
     A group of one channel would subtract whatever is added to that channel as a whole, and a
     noise level that is added before the norm would be lost.

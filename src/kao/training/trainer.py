@@ -125,16 +125,16 @@ class Trainer:
             waited = time.perf_counter() - asked
 
             step = self.step(batch, waited=waited)
+            clock = self._clocked(since=clock)
             before = self.progress.images - len(batch.images)
             for i, hook in enumerate(self.hooks):
-                if before // hook.every < self.progress.images // hook.every:
+                # With the last step they wait until the run is known to be over, below.
+                if self.done < 1 and before // hook.every < self.progress.images // hook.every:
                     self._call(i)
                     called[i] = self.progress.images
 
-            now = time.perf_counter()
-            self.progress.seconds += now - clock
-            clock = now
             yield step
+            clock = self._clocked(since=clock)
 
         ended = self.progress.seconds
         if self.done >= 1:
@@ -145,6 +145,12 @@ class Trainer:
             if called[i] != self.progress.images:
                 self._call(i)
         self.progress.seconds = max(self.progress.seconds, ended + time.perf_counter() - clock)
+
+    def _clocked(self, *, since: float) -> float:
+        """Count the seconds since a moment as time of the run; returns this moment."""
+        now = time.perf_counter()
+        self.progress.seconds += now - since
+        return now
 
     def _call(self, index: int) -> None:
         started = time.perf_counter()

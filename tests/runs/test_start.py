@@ -1,0 +1,484 @@
+import re
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from kao.checkpoints import MODEL, Checkpoint
+from kao.config import load_config
+from kao.errors import CheckpointError, ConfigError, DataError, OutputError, TrainingError
+from kao.runs import Ask, Run, configure, finish, open_session
+from kao.runs.hooks import Samples
+from kao.tracking import read_events
+
+CPU = torch.device("cpu")
+BATCH = 3  # so that an epoch of eight pictures ends within a batch
+
+
+@pytest.fixture
+def small(tiny):
+    """A run in which everything that is drawn by lot matters: order, augmentation, dropout."""
+    return (
+        *tiny,
+        f"training.batch={BATCH}",
+        "network.dropout=0.2",
+        "data.augment.crop=2",
+        "hooks.log=3",
+        "hooks.samples=9",
+        "hooks.checkpoints=6",
+        "hooks.keep_last=9",
+    )
+
+
+@pytest.fixture
+def asked(small, tmp_path):
+    """asked("seed=3", length="6 steps"): a run in tmp_path."""
+
+    def ask(*more, length="6 steps", recipe="toy-32", source="toy:8", run="run"):
+        flags = {} if length is None else {"length": length}
+        return Ask(tmp_path / run, source, recipe, (*small, *more), flags)
+
+    return ask
+
+
+def go(ask, *, stop=None, kill=None):
+    """Train; stop gently, or leave the loop without a word, once so many steps were taken.
+
+    Returns:
+        The session, and how it ended.
+    """
+    session = open_session(ask, CPU)
+    for _ in session.trainer.steps():
+        steps = session.trainer.progress.images // BATCH
+        if steps == kill:
+            session.tracker.close()
+            return session, "killed"
+        if steps == stop:
+            session.trainer.stop()
+    return session, finish(session)
+
+
+def weights(run):
+    """The bytes of the newest weights and averages."""
+    folder = Checkpoint.all(run)[-1].path
+    return {file.name: file.read_bytes() for file in sorted(folder.glob("*.safetensors"))}
+
+
+def tree(run):
+    """All files of a run but its log, and what is in them."""
+    files = (file for file in sorted(run.rglob("*")) if file.is_file())
+    return {str(f.relative_to(run)): f.read_bytes() for f in files if f.name != "metrics.jsonl"}
+
+
+def events(run, kind):
+    return [event for event in read_events(run) if event["event"] == kind]
+
+
+@pytest.fixture
+def whole(asked):
+    """The weights that six steps without a stop end with."""
+    ask = asked(run="whole")
+    assert go(ask)[1] == "finished"
+    return weights(ask.run)
+
+
+# --- a new run ----------------------------------------------------------------------------------
+
+
+def test_a_new_run_leaves_a_whole_directory(asked):
+    ask = asked()
+    session, reason = go(ask)
+    assert (reason, session.resumed, session.notes) == ("finished", None, [])
+    assert sorted(tree(ask.run)) == [
+        "audit.json",
+        *(
+            f"checkpoints/{images:09d}/{name}"
+            for images in (6, 12, 18)
+            for name in (
+                "card.json",
+                "ema-0.999.safetensors",
+                "model.safetensors",
+                "run.toml",
+                "trainer.pt",
+            )
+        ),
+        "contact.png",
+        "run.toml",
+        "samples/000000009-ema.png",
+        "samples/000000009-raw.png",
+        "samples/000000018-ema.png",
+        "samples/000000018-raw.png",
+    ]
+
+
+def test_the_log_tells_what_happened_in_order(asked):
+    ask = asked(length="3 steps")
+    go(ask)
+    told = [(event["event"], event["images"]) for event in read_events(ask.run)]
+    assert told == [
+        ("start", 0),
+        ("train", 3),
+        ("train", 6),
+        ("checkpoint", 6),
+        ("train", 9),
+        ("samples", 9),
+        ("samples", 9),
+        ("checkpoint", 9),
+        ("end", 9),
+    ]
+    (start,) = events(ask.run, "start")
+    assert start["pictures"] == 8
+    assert start["parameters"] == sum(
+        tensor.numel() for tensor in Checkpoint.all(ask.run)[-1].weights(MODEL).values()
+    )
+    assert start["precision"] == "fp32"
+    for event in events(ask.run, "train"):
+        assert event["loss"] > 0 and event["gradient_norm"] > 0 and event["memory_bytes"] > 0
+    assert [event["reason"] for event in events(ask.run, "end")] == ["finished"]
+
+
+def test_run_toml_says_what_was_run_and_leaves_nothing_open(asked):
+    ask = asked("training.precision=auto", "hooks.log=auto", "hooks.samples=auto")
+    session, _ = go(ask)
+    text = (ask.run / "run.toml").read_text()
+    config = load_config(text, "run.toml")
+    assert config == session.config
+    assert "auto" not in text
+    assert config.training.precision in ("fp32", "bf16")
+    assert (config.hooks.log, config.hooks.samples) == (BATCH, 100 * BATCH)
+    assert config.data.fingerprint == session.prepared.fingerprint
+
+
+def test_a_log_line_a_step_and_a_grid_a_hundred_steps_are_the_most_that_auto_gives(asked):
+    ask = asked(
+        "hooks.log=auto", "hooks.samples=auto", "hooks.checkpoints=auto", length="1M images"
+    )
+    hooks = open_session(ask, CPU).config.hooks
+    assert (hooks.log, hooks.samples, hooks.checkpoints) == (2_500, 125_000, 100_000)
+
+
+def test_old_checkpoints_make_room_for_new_ones(asked):
+    ask = asked("hooks.keep_last=1", "hooks.keep_every=10")
+    go(ask)
+    assert [checkpoint.images for checkpoint in Checkpoint.all(ask.run)] == [12, 18]
+
+
+def test_where_nothing_is_learned_all_grids_are_one_picture(asked):
+    ask = asked("optimizer.rate=1e-30")
+    go(ask)
+    grids = {file.read_bytes() for file in (ask.run / "samples").iterdir()}
+    assert len(grids) == 1
+
+
+def test_drawing_a_grid_changes_no_weight(asked):
+    session = open_session(asked(), CPU)
+    trainer = session.trainer
+    next(iter(trainer.steps()))
+    before = {name: value.clone() for name, value in trainer.denoiser.state_dict().items()}
+    Samples(session.run.path, session.config, session.tracker, every=1)(trainer)
+    assert trainer.denoiser.training
+    assert all(torch.equal(v, before[name]) for name, v in trainer.denoiser.state_dict().items())
+
+
+# --- what is left to the machine and the pictures -----------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "recipe"), [(32, "faces-32"), (40, "faces-32"), (64, "faces-64")])
+def test_the_size_asked_for_decides_the_recipe_of_whoever_names_none(size, recipe, tmp_path):
+    plain = Ask(tmp_path / "run", "toy:8", flags={"data": {"size": size}})
+    named = replace(plain, recipe=recipe)
+    width = configure(plain, CPU)[0].network.width
+    assert width == (64 if recipe == "faces-64" else 48)
+    if size != 40:  # which has no map of 8 pixels, where the recipe wants attention
+        assert configure(named, CPU)[0].network.width == width
+
+
+@pytest.mark.parametrize(
+    ("more", "dropout"), [((), 0.1), (("network.dropout=0.3",), 0.3), (("network.dropout=0.0",), 0)]
+)
+def test_few_pictures_get_dropout_unless_something_was_said(more, dropout, tiny, tmp_path):
+    ask = Ask(tmp_path / "run", "toy:8", None, (*tiny, *more), {"length": "1 step"})
+    assert open_session(ask, CPU).config.network.dropout == dropout
+
+
+def test_a_recipe_that_is_named_is_taken_as_it_is(tiny, tmp_path):
+    ask = Ask(tmp_path / "run", "toy:8", "faces-32", tiny, {"length": "1 step"})
+    assert open_session(ask, CPU).config.network.dropout == 0.0
+
+
+# --- taken up again -----------------------------------------------------------------------------
+
+
+def test_a_finished_run_asked_for_again_stays_as_it_is(asked):
+    ask = asked()
+    go(ask)
+    before = tree(ask.run)
+    session, reason = go(ask)
+    assert (reason, session.resumed, session.trainer.progress.images) == ("finished", 18, 18)
+    assert tree(ask.run) == before
+
+
+def test_a_run_in_minutes_that_is_finished_stays_as_it_is(asked):
+    ask = asked("hooks.checkpoints=999", length="0.01 minutes")
+    assert go(ask)[1] == "finished"
+    before = tree(ask.run)
+    session, reason = go(ask)
+    assert (reason, session.trainer.done) == ("finished", 1)
+    assert tree(ask.run) == before
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5])
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(step, asked, whole):
+    ask = asked()
+    session, reason = go(ask, stop=step)
+    assert (reason, session.trainer.progress.images) == ("interrupted", step * BATCH)
+    session, reason = go(ask)
+    assert (reason, session.resumed) == ("finished", step * BATCH)
+    assert weights(ask.run) == whole
+
+
+def test_a_run_may_be_stopped_after_every_step(asked, whole):
+    ask = asked()
+    for step in range(1, 7):
+        go(ask, stop=step)
+    assert weights(ask.run) == whole
+    assert [event["reason"] for event in events(ask.run, "end")] == ["interrupted"] * 5 + [
+        "finished"
+    ]
+
+
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_a_run_that_was_killed_ends_as_one_that_was_not(step, asked, whole):
+    ask = asked()
+    assert go(ask, kill=step)[1] == "killed"
+    session, reason = go(ask)
+    assert (reason, session.resumed) == ("finished", {1: None, 3: 6, 5: 12}[step])
+    assert weights(ask.run) == whole
+
+
+def test_steps_that_are_done_again_are_told_once(asked):
+    ask = asked()
+    go(ask, kill=5)
+    (ask.run / "metrics.jsonl").open("a").write('{"event": "train", "ima')  # cut short by a kill
+    go(ask)
+    assert [event["images"] for event in events(ask.run, "train")] == [3, 6, 9, 12, 15, 18]
+    assert [event["images"] for event in events(ask.run, "start")] == [0, 12]
+    assert [event["resumed"] for event in events(ask.run, "start")] == [False, True]
+
+
+def test_a_longer_length_goes_on(asked, whole):
+    ask = asked(length="4 steps")
+    assert go(ask)[0].trainer.progress.images == 12
+    longer = asked(length="8 steps")
+    session, reason = go(longer)
+    assert (reason, session.resumed, session.trainer.progress.images) == ("finished", 12, 24)
+    assert Run.open(ask.run).config.length == "8 steps"
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(asked, whole):
+    same, other = asked(run="same"), asked("seed=1", run="other")
+    go(same)
+    go(other)
+    assert weights(same.run) == whole
+    assert weights(other.run)["model.safetensors"] != whole["model.safetensors"]
+
+
+# --- what may change and what may not -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("network.width=16", "network.width = 8 there and 16 now"),
+        ("seed=5", "seed = 0 there and 5 now"),
+        ("data.size=32", "data.size = 16 there and 32 now"),
+        ("optimizer.rate=1e-4", "optimizer.rate = 0.001 there and 0.0001 now"),
+        ("ema.decay=0.9", "ema.decay = 0.999 there and 0.9 now"),
+        ("schedule=flow", "schedule.kind = 'vp_cosine' there and 'flow' now"),
+        ("loss.weight=plain", "loss.weight.gamma = 5.0 there and not at all now"),
+        ("data.source=toy:9", "data.source = 'toy:8' there and 'toy:9' now"),
+    ],
+)
+def test_a_change_to_what_was_learned_is_refused_and_named(change, words, asked):
+    ask = asked(length="1 step")
+    go(ask)
+    before = tree(ask.run)
+    with pytest.raises(ConfigError) as caught:
+        open_session(asked(change, length="1 step", source=None), CPU)
+    assert f"{ask.run} belongs to another configuration: " in str(caught.value)
+    assert words in str(caught.value)
+    assert tree(ask.run) == before
+
+
+def test_another_recipe_is_refused_and_the_first_keys_are_named(asked):
+    go(asked(length="1 step"))
+    with pytest.raises(ConfigError, match=r"configuration: schedule\.kind = .* and \d+ more"):
+        open_session(asked(length="1 step", recipe="afhq-36"), CPU)
+
+
+def test_what_was_not_learned_from_may_change(asked):
+    ask = asked()
+    go(ask)
+    before = weights(ask.run)
+    changes = ("sampling.sampler=heun", "sampling.steps=3", "hooks.pictures=3", "hooks.log=6")
+    session, reason = go(asked(*changes, "tracking.tensorboard=true", length="5 steps"))
+    assert (reason, session.notes) == ("finished", [])
+    config = Run.open(ask.run).config
+    assert config == session.config
+    assert (config.sampling.steps, config.hooks.pictures, config.hooks.log) == (3, 3, 6)
+    assert (config.tracking.tensorboard, config.length) == (True, "5 steps")
+    assert config.hooks.checkpoints == 6
+    assert weights(ask.run) == before
+    assert list((ask.run / "tensorboard").glob("events*"))
+
+
+def test_asking_for_auto_again_keeps_what_it_was_resolved_to(asked):
+    more = ("training.precision=auto", "hooks.log=auto")
+    ask = asked(*more)
+    go(ask, stop=2)
+    before = Run.open(ask.run).config
+    assert go(ask)[1] == "finished"
+    assert Run.open(ask.run).config == before
+
+
+def test_a_run_goes_on_without_being_told_what_it_is(asked):
+    ask = asked()
+    go(ask, stop=2)
+    session, reason = go(Ask(ask.run))
+    assert (reason, session.resumed, session.trainer.progress.images) == ("finished", 6, 18)
+
+
+def test_a_run_without_pictures_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"^No pictures are named: give a folder"):
+        configure(Ask(tmp_path / "run"), CPU)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of four pictures."""
+    for seed in range(4):
+        pixels = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        (tmp_path / "faces").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "faces" / f"{seed}.png")
+    return tmp_path / "faces"
+
+
+def test_pictures_that_changed_are_refused(asked, folder):
+    ask = asked(source=str(folder))
+    go(ask, stop=2)
+    shutil.copy(folder / "0.png", folder / "9.png")
+    with pytest.raises(ConfigError, match=rf"the pictures of {folder} have changed since it began"):
+        open_session(ask, CPU)
+    (folder / "9.png").unlink()
+    assert go(ask)[1] == "finished"
+
+
+def test_another_spelling_of_a_folder_is_the_same_folder(asked, folder, monkeypatch):
+    go(asked(source=str(folder)), stop=2)
+    monkeypatch.chdir(folder.parent)
+    session, reason = go(asked(source="faces/"))
+    assert (reason, session.config.data.source) == ("finished", str(folder))
+
+
+def test_pictures_that_are_gone_are_said_to_be(asked, folder):
+    ask = asked(source=str(folder))
+    go(ask, stop=2)
+    shutil.rmtree(folder)
+    with pytest.raises(DataError, match=f"There is no folder or ZIP file {folder}"):
+        open_session(ask, CPU)
+
+
+# --- damage -------------------------------------------------------------------------------------
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def flip(file):
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+DAMAGES = {
+    "cut": ("model.safetensors", cut, r"model\.safetensors has [\d,]+ bytes where [\d,]+ were"),
+    "flipped": ("trainer.pt", flip, r"trainer\.pt is not what was written \(its SHA-256 differs\)"),
+    "gone": ("ema-0.999.safetensors", lambda f: f.unlink(), r"ema-0\.999\.safetensors is missing"),
+    "no card": ("card.json", lambda f: f.unlink(), r"card\.json is missing"),
+    "bad card": ("card.json", lambda f: f.write_text("{"), r"card\.json cannot be read"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_told_of_and_the_one_before_is_taken(damage, asked, whole):
+    name, spoil, words = DAMAGES[damage]
+    ask = asked()
+    go(ask, stop=5)
+    assert [checkpoint.images for checkpoint in Checkpoint.all(ask.run)] == [6, 12, 15]
+    spoil(ask.run / "checkpoints" / "000000015" / name)
+    session, reason = go(ask)
+    (note,) = session.notes
+    assert re.search(rf"{words}.*: going back to 000000012\.$", note)
+    assert (reason, session.resumed) == ("finished", 12)
+    assert weights(ask.run) == whole
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_refused_and_kept(asked):
+    ask = asked()
+    go(ask, stop=3)
+    for checkpoint in Checkpoint.all(ask.run):
+        cut(checkpoint.path / "model.safetensors")
+    before = tree(ask.run)
+    with pytest.raises(CheckpointError, match=r"has no whole checkpoint to go on from \(.*bytes"):
+        open_session(ask, CPU)
+    assert tree(ask.run) == before
+
+
+# --- a run that fails ---------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_as_failed(asked):
+    ask = asked("optimizer.rate=1e30", "optimizer.schedule.warmup=0")
+    session = open_session(ask, CPU)
+    with pytest.raises(
+        TrainingError, match=r"^The loss is (nan|inf) .* lower optimizer\.rate"
+    ) as e:
+        for _ in session.trainer.steps():
+            pass
+    assert finish(session, e.value) == "failed"
+    assert events(ask.run, "end")[-1]["reason"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("training.precision=fp16", "training.precision = 'fp16' on a CPU would be emulated"),
+        ("optimizer.rate=-1", "optimizer.rate = -1.0; expected more than 0"),
+        ("data.source=nowhere", "There is no folder or ZIP file nowhere"),
+        ("data.size=20", None),
+    ],
+)
+def test_a_run_that_cannot_start_leaves_no_directory(more, words, asked):
+    ask = asked(more, *(["network.levels=[1,2,2,2]"] if words is None else []), source=None)
+    with pytest.raises((ConfigError, DataError)) as caught:
+        open_session(ask, CPU)
+    assert (words or "needs a size that is a multiple of 8") in str(caught.value)
+    assert not ask.run.exists()
+
+
+def test_a_file_in_the_way_of_the_run_is_named(asked):
+    ask = asked()
+    ask.run.write_text("not a run")
+    with pytest.raises(OutputError, match=rf"^{ask.run} cannot be written, since a file or folder"):
+        open_session(ask, CPU)
+    assert ask.run.read_text() == "not a run"
+
+
+def test_several_processes_are_refused(asked, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="WORLD_SIZE = 2, but kao trains in one process"):
+        open_session(asked(), CPU)

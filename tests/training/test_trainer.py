@@ -1,0 +1,413 @@
+from itertools import pairwise
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from kao.checkpoints import MODEL, Checkpoint
+from kao.config import RunConfig
+from kao.config.run import DataConfig, EMAConfig, TrainingConfig
+from kao.data.augment import AugmentConfig
+from kao.diffusion import Losses
+from kao.errors import CheckpointError, TrainingError
+from kao.networks import UNetConfig
+from kao.training import OptimizerConfig, Trapezoid
+
+BATCH = 4
+OPTIMIZER = OptimizerConfig(schedule=Trapezoid(warmup=8))
+AUGMENT = AugmentConfig(flip=True, crop=1, jitter=0.1)
+
+
+def trainer_of(
+    prepared,
+    *,
+    length="12 steps",
+    seed=0,
+    width=8,
+    dropout=0.2,
+    augment=AUGMENT,
+    optimizer=OPTIMIZER,
+    hooks=(),
+):
+    config = RunConfig(
+        seed=seed,
+        length=length,
+        data=DataConfig(size=prepared.size, augment=augment),
+        network=UNetConfig(width=width, levels=(1, 2), blocks=1, attention=(4,), dropout=dropout),
+        optimizer=optimizer,
+        ema=EMAConfig(decay=0.9),
+        training=TrainingConfig(batch=BATCH, precision="fp32"),
+    )
+    return config.build(prepared, torch.device("cpu"), lambda config: list(hooks))
+
+
+def run(trainer, steps=None):
+    """Take all steps, or some; returns what they reported."""
+    reports = []
+    for report in trainer.steps():
+        reports.append(report)
+        if len(reports) == steps:
+            break
+    return reports
+
+
+def weights(trainer):
+    """Copies of the weights and of their averages."""
+    tensors = {f"{MODEL}/{n}": t.clone() for n, t in trainer.denoiser.state_dict().items()}
+    for name, ema in trainer.ema.items():
+        tensors |= {f"{name}/{n}": t.clone() for n, t in ema.average.items()}
+    return tensors
+
+
+def differing(one, other):
+    assert one.keys() == other.keys()
+    return [name for name in one if not torch.equal(one[name], other[name])]
+
+
+class Recorder:
+    """A hook that remembers when it was called."""
+
+    def __init__(self, every, *, work=lambda: None):
+        self.every, self.work, self.called = every, work, []
+
+    def __call__(self, trainer):
+        self.called.append(trainer.progress.images)
+        self.work()
+
+
+# --- a run --------------------------------------------------------------------------------------
+
+
+def test_a_run_sees_as_many_images_as_its_length_says(tiny_set):
+    trainer = trainer_of(tiny_set, length="40 images")
+    assert len(run(trainer)) == 40 // BATCH
+    assert trainer.progress.images == 40
+    assert trainer.done == 1
+
+
+def test_a_length_between_two_steps_is_rounded_up_to_whole_batches(tiny_set):
+    trainer = trainer_of(tiny_set, length="41 images")
+    run(trainer)
+    assert trainer.progress.images == 44
+    assert trainer.done == 1
+
+
+def test_a_run_that_is_done_takes_no_further_step(tiny_set):
+    trainer = trainer_of(tiny_set, length="2 steps")
+    run(trainer)
+    before = weights(trainer)
+    assert run(trainer) == []
+    assert differing(before, weights(trainer)) == []
+
+
+def test_the_loss_falls_on_a_tiny_set(tiny_set):
+    trainer = trainer_of(
+        tiny_set,
+        length="150 steps",
+        width=16,
+        dropout=0.0,
+        augment=AugmentConfig(flip=False),
+        optimizer=OptimizerConfig(rate=3e-3, schedule=Trapezoid(warmup=40)),
+    )
+    losses = [step.loss for step in run(trainer)]
+    assert sum(losses[-30:]) < 0.5 * sum(losses[:30])
+
+
+def test_every_weight_and_every_average_learns(tiny_set):
+    trainer = trainer_of(tiny_set, length="3 steps")
+    before = weights(trainer)
+    run(trainer)
+    assert differing(before, weights(trainer)) == list(before)
+
+
+def test_the_meter_counts_every_image(tiny_set):
+    trainer = trainer_of(tiny_set, length="5 steps")
+    reports = run(trainer)
+    told = trainer.meter.take()
+    assert told["loss"] == pytest.approx(sum(r.loss for r in reports) / 5)
+    assert told["gradient_norm"] == pytest.approx(sum(r.gradient_norm for r in reports) / 5)
+    assert 0 <= told["data_wait"] < 1
+
+
+def test_the_learning_rate_follows_its_schedule_over_the_run(tiny_set):
+    optimizer = OptimizerConfig(rate=0.01, schedule=Trapezoid(warmup=8, cooldown=0.5))
+    trainer = trainer_of(tiny_set, length="10 steps", optimizer=optimizer)
+    rates = []
+    for _ in trainer.steps():
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+    shares = [1 / 8, 5 / 8, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2]
+    assert rates == pytest.approx([0.01 * share for share in shares])
+
+
+# --- repeating and resuming ---------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_run_to_the_bit(tiny_set):
+    one, other = trainer_of(tiny_set), trainer_of(tiny_set)
+    assert [step.loss for step in run(one, 6)] == [step.loss for step in run(other, 6)]
+    assert differing(weights(one), weights(other)) == []
+
+
+def test_what_else_draws_random_numbers_changes_nothing(tiny_set):
+    one, other = trainer_of(tiny_set), trainer_of(tiny_set)
+    run(one, 4)
+    for _, _ in zip(range(4), other.steps(), strict=False):
+        torch.rand(17)
+    assert differing(weights(one), weights(other)) == []
+
+
+@pytest.mark.parametrize("changed", ["weights", "course"])
+def test_another_seed_gives_another_run(tiny_set, changed):
+    one, other = trainer_of(tiny_set, seed=1), trainer_of(tiny_set, seed=2)
+    if changed == "course":
+        other.denoiser.load_state_dict(one.denoiser.state_dict())
+        run(one, 2)
+        run(other, 2)
+    assert differing(weights(one), weights(other))
+
+
+def test_dropout_differs_from_step_to_step_and_follows_the_seed(tiny_set):
+    one, other = trainer_of(tiny_set, dropout=0.5), trainer_of(tiny_set, dropout=0.5)
+    batch = next(one.batches(0))
+    losses = []
+    for trainer in (one, other):
+        trainer.optimizer.step = lambda: None  # the same weights, so that only the draws differ
+        torch.nn.init.normal_(
+            trainer.denoiser.network.conv_out.weight, generator=torch.Generator().manual_seed(0)
+        )
+        losses.append([trainer.step(batch).loss for _ in range(3)])
+    assert losses[0] == losses[1]
+    assert len(set(losses[0])) == 3
+
+
+def resumed(trainer, prepared, folder, **options):
+    """A new trainer, taken up from a checkpoint of this one."""
+    checkpoint = Checkpoint.write(
+        folder,
+        images=trainer.progress.images,
+        config="",
+        weights={
+            MODEL: trainer.denoiser.state_dict(),
+            **{name: ema.average for name, ema in trainer.ema.items()},
+        },
+        state=trainer.state_dict(),
+        card={},
+    )
+    other = trainer_of(prepared, **options)
+    checkpoint.load_into(other.denoiser)
+    for name, ema in other.ema.items():
+        ema.load(checkpoint.weights(name))
+    other.load_state_dict(checkpoint.state())
+    return other
+
+
+@pytest.mark.parametrize("stops", [(5,), (1, 4, 11)], ids=str)
+def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not_to_the_bit(
+    tiny_set, tmp_path, stops
+):
+    straight = trainer_of(tiny_set)
+    losses = [step.loss for step in run(straight)]
+    assert len(losses) == 12
+
+    stopped, met = trainer_of(tiny_set), []
+    for i, (start, stop) in enumerate(pairwise((0, *stops))):
+        met += [step.loss for step in run(stopped, stop - start)]
+        stopped = resumed(stopped, tiny_set, tmp_path / str(i))
+        assert stopped.progress.images == BATCH * stop
+    met += [step.loss for step in run(stopped)]
+
+    assert met == losses
+    assert differing(weights(straight), weights(stopped)) == []
+    ours, theirs = straight.optimizer.state_dict(), stopped.optimizer.state_dict()
+    for index, moments in ours["state"].items():
+        for name, value in moments.items():
+            assert torch.equal(value, theirs["state"][index][name])
+
+
+def test_the_clock_of_a_run_goes_on_where_it_stopped(tiny_set, tmp_path):
+    trainer = trainer_of(tiny_set, length="10 minutes")
+    trainer.progress.seconds = 450.0
+    assert resumed(trainer, tiny_set, tmp_path, length="10 minutes").done == 0.75
+
+
+def test_the_state_of_another_model_is_refused(tiny_set):
+    state = trainer_of(tiny_set).state_dict()
+    state["optimizer"]["param_groups"][0]["params"].pop()
+    with pytest.raises(CheckpointError, match=r"does not fit this model .* the configuration that"):
+        trainer_of(tiny_set).load_state_dict(state)
+    with pytest.raises(CheckpointError, match="does not fit this model"):
+        trainer_of(tiny_set).load_state_dict({})
+
+
+# --- stopping, hooks, the clock -----------------------------------------------------------------
+
+
+def test_stop_ends_the_run_after_the_step_in_hand(tiny_set):
+    hook = Recorder(10**9)
+    trainer = trainer_of(tiny_set, hooks=[hook])
+    for k, _ in enumerate(trainer.steps(), 1):
+        if k == 3:
+            trainer.stop()
+    assert trainer.progress.images == 3 * BATCH
+    assert trainer.done < 1
+    assert hook.called == [3 * BATCH]
+
+
+def test_a_hook_may_stop_the_run(tiny_set):
+    hook = Recorder(2 * BATCH)
+    trainer = trainer_of(tiny_set, hooks=[hook])
+    hook.work = trainer.stop
+    run(trainer)
+    assert hook.called == [2 * BATCH]
+
+
+@pytest.mark.parametrize(
+    ("every", "called"),
+    [
+        (8, [8, 16, 24, 32, 40]),  # 40 is the end, too: once
+        (10, [12, 20, 32, 40]),
+        (3, [4, 8, 12, 16, 20, 24, 28, 32, 36, 40]),  # two multiples in a step: once
+        (16, [16, 32, 40]),
+        (1000, [40]),
+    ],
+)
+def test_a_hook_is_called_at_each_multiple_that_a_step_crosses_and_at_the_end(
+    tiny_set, every, called
+):
+    hook = Recorder(every)
+    run(trainer_of(tiny_set, length="40 images", hooks=[hook]))
+    assert hook.called == called
+
+
+def test_hooks_are_called_in_order_and_at_the_end_after_the_last_step_is_reported(tiny_set):
+    order = []
+    hooks = [Recorder(BATCH, work=lambda name=name: order.append(name)) for name in "ab"]
+    for _ in trainer_of(tiny_set, length="2 steps", hooks=hooks).steps():
+        order.append("step")
+    assert order == ["a", "b", "step", "step", "a", "b"]
+
+
+def test_a_resumed_run_calls_its_hooks_at_the_same_images(tiny_set, tmp_path):
+    first, second = Recorder(10), Recorder(10)
+    stopped = trainer_of(tiny_set, length="40 images", hooks=[first])
+    run(stopped, 4)
+    run(resumed(stopped, tiny_set, tmp_path, length="40 images", hooks=[second]))
+    assert (first.called, second.called) == ([12], [20, 32, 40])
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The trainer's clock: it stands still until it is moved."""
+    clock = SimpleNamespace(now=1000.0)
+    fake = SimpleNamespace(perf_counter=lambda: clock.now)
+    monkeypatch.setattr("kao.training.trainer.time", fake)
+    return clock
+
+
+def taking(seconds, trainer, clock):
+    """The trainer, whose steps take that long."""
+    stream = trainer.batches
+
+    def batches(images):
+        for batch in stream(images):
+            clock.now += seconds
+            yield batch
+
+    trainer.batches = batches
+    return trainer
+
+
+def test_a_run_in_minutes_ends_at_its_time_with_a_learning_rate_near_zero(tiny_set, clock):
+    optimizer = OptimizerConfig(rate=1.0, schedule=Trapezoid(warmup=0, cooldown=0.5))
+    trainer = trainer_of(tiny_set, length="1 minute", optimizer=optimizer)
+    rates = []
+    for _ in taking(2.0, trainer, clock).steps():
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+    assert len(rates) == 30
+    assert clock.now == 1060
+    assert rates[0] == 1 and rates[-1] == pytest.approx(2 / 30)
+    assert trainer.learning_rate == 0
+
+
+def test_a_run_in_minutes_ends_on_time_with_what_its_hooks_take_at_the_end(tiny_set, clock):
+    hook = Recorder(10 * BATCH, work=lambda: setattr(clock, "now", clock.now + 5))
+    trainer = trainer_of(tiny_set, length="1 minute", hooks=[hook])
+    run(taking(1.0, trainer, clock))
+    # 5 s are kept for the last call: 40 steps of 1 s and 3 calls of 5 s come before it.
+    assert hook.called == [BATCH * k for k in (10, 20, 30, 40)]
+    assert clock.now == 1060
+    assert trainer.done == 1
+
+
+def test_what_the_caller_does_between_steps_counts_as_time_of_the_run(tiny_set, clock):
+    trainer = taking(1.0, trainer_of(tiny_set, length="1 minute"), clock)
+    steps = 0
+    for _ in trainer.steps():
+        steps += 1
+        clock.now += 2
+    assert steps == 20
+
+
+@pytest.mark.parametrize("every", [BATCH, 10 * BATCH, 1000 * BATCH])
+def test_a_finished_run_in_minutes_is_still_finished_when_it_is_taken_up(tiny_set, clock, every):
+    saved = []
+    hook = Recorder(every)
+    trainer = taking(1.0, trainer_of(tiny_set, length="1 minute", hooks=[hook]), clock)
+
+    def save():
+        saved.append(trainer.state_dict())
+        clock.now += 1
+
+    hook.work = save
+    run(trainer)
+    other = trainer_of(tiny_set, length="1 minute")
+    other.load_state_dict(saved[-1])
+    assert other.done == 1
+
+
+# --- what goes wrong ----------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_weights(tiny_set):
+    trainer = trainer_of(tiny_set)
+    run(trainer, 2)
+    before, loss = weights(trainer), trainer.loss
+
+    def broken(*arguments):
+        value, level = loss(*arguments)
+        return Losses(value * torch.nan, level)
+
+    trainer.loss = broken
+    with pytest.raises(TrainingError) as caught:
+        run(trainer)
+    words = str(caught.value)
+    assert words.startswith("The loss is nan and its gradient nan after 8 images; before that step")
+    assert "the loss was 0." in words and "lower optimizer.rate (now 0.001)" in words
+    assert differing(before, weights(trainer)) == []
+    assert trainer.progress.images == 2 * BATCH
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run_and_leaves_the_weights(tiny_set):
+    trainer = trainer_of(tiny_set)
+    run(trainer, 1)
+    before = weights(trainer)
+    trainer.denoiser.network.conv_in.weight.register_hook(lambda g: g * torch.inf)
+    with pytest.raises(TrainingError, match=r"gradient (inf|nan) after 4 images"):
+        run(trainer)
+    assert differing(before, weights(trainer)) == []
+
+
+@pytest.mark.parametrize(("limit", "left"), [(1e-3, 1e-3), (0.0, None), (1e9, None)])
+def test_gradients_are_clipped_to_their_norm_all_together(tiny_set, limit, left):
+    trainer = trainer_of(tiny_set, optimizer=OptimizerConfig(clip_norm=limit))
+    run(trainer, 3)  # until gradients have come through what was zero at the start
+    norms = []
+
+    def measured():
+        gradients = [p.grad.flatten() for p in trainer.denoiser.parameters()]
+        norms.append(torch.cat(gradients).norm().item())
+
+    trainer.optimizer.step = measured
+    report = trainer.step(next(trainer.batches(trainer.progress.images)))
+    assert report.gradient_norm > 1e-2
+    assert norms == [pytest.approx(report.gradient_norm if left is None else left, rel=1e-3)]
