@@ -4,8 +4,9 @@
 
 In one process and in turns, so that a slow minute of the machine hits all alike:
 
-    kao          `Trainer.step` of faces-32 as `kao train` runs it: bf16 where the hardware has it,
-                 batch from the memory map, flips, clipping, AdamW, average of the weights
+    kao          `Trainer.step` of faces-32 as `kao train` runs it on this CPU (bf16, or float32
+                 where the hardware has no bf16): batch from the memory map, flips, clipping, AdamW,
+                 average of the weights
     kao fp32     the same in float32
     plain        UNet2DModel of the same number of parameters (within 2 %), eps target, clipping,
                  AdamW, float32: the loop that one writes first; its pictures are in memory already
@@ -34,7 +35,7 @@ from torch.nn import functional as F
 
 from kao.config import Request, RunConfig, dump
 from kao.data import open_source, prepare
-from kao.machine import describe, versions
+from kao.machine import best_precision, describe, versions
 from kao.networks.cost import parameters
 
 SIZE, BATCH = 32, 32
@@ -118,7 +119,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6.0)
     arguments = parser.parse_args()
 
-    ours, wanted = kao_step("bf16")
+    best = best_precision(torch.device("cpu"))
+    ours, wanted = kao_step(best)
     steps: dict[str, Callable[[], object]] = {"kao": ours, "kao fp32": kao_step("fp32")[0]}
     counts = {"kao": wanted}
     for name, bf16, fold in (
@@ -151,6 +153,7 @@ def main() -> None:
         "versions": {**versions(), "diffusers": version("diffusers")},
         "size": SIZE,
         "batch": BATCH,
+        "precision": best,
         "rounds": arguments.rounds,
         "seconds_a_round": arguments.seconds,
         "parameters": counts,

@@ -59,6 +59,13 @@ def test_a_text_that_cannot_be_written_leaves_the_old_one_and_nothing_beside(
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_a_text_that_would_replace_a_folder_is_refused_with_words(tmp_path):
+    (tmp_path / "run.toml").mkdir()
+    with pytest.raises(OutputError, match=r"run\.toml is in the way, since it is no file"):
+        write_text(tmp_path / "run.toml", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["run.toml"]
+
+
 def test_a_text_in_a_file_is_refused_with_words(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="in the way"):

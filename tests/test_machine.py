@@ -40,7 +40,11 @@ def test_a_cpu_gets_bf16_where_it_multiplies_it(flags, best, monkeypatch):
 @pytest.mark.parametrize(("supported", "best"), [(True, "bf16"), (False, "fp32")])
 def test_a_gpu_gets_bf16_where_it_multiplies_it(supported, best, monkeypatch):
     # Torch also says yes where it emulates, unless it is asked not to.
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: supported)
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: supported or including_emulation,
+    )
     assert machine.best_precision(GPU) == best
 
 

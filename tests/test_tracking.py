@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kao.errors import MissingExtraError, OutputError
+from kao.errors import ConfigError, MissingExtraError, OutputError
 from kao.tracking import METRICS, Jsonl, TensorBoard, Wandb, read_events
 
 TRAIN = {"loss": 0.5, "bands": {"<-4": 0.25, ">4": 1.0}, "learning_rate": 1e-3, "note": "no number"}
@@ -162,6 +162,7 @@ class FakeWandb(ModuleType):
     def __init__(self):
         super().__init__("wandb")
         self.starts, self.logged, self.finished = [], [], 0
+        self.Error = RuntimeError
 
     def init(self, **options):
         self.starts.append(options)
@@ -186,7 +187,7 @@ def wandb(monkeypatch):
 
 def test_wandb_that_is_not_installed_is_told_with_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(MissingExtraError, match=r'pip install "kao\[wandb\]"'):
+    with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[wandb\]'"):
         Wandb(tmp_path, project="kao", config={})
 
 
@@ -213,6 +214,15 @@ def test_wandb_gets_figures_and_pictures(tmp_path, wandb):
         {"images": 32, "samples/ema": (2, 3, 3)},
     ]
     assert wandb.finished == 1
+
+
+def test_wandb_that_does_not_start_is_told_with_what_to_do(tmp_path, wandb, monkeypatch):
+    def refuse(**options):
+        raise wandb.Error("no API key")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    with pytest.raises(ConfigError, match=r"does not start \(no API key\): run wandb login"):
+        Wandb(tmp_path, project="faces", config={})
 
 
 def test_wandb_goes_on_with_the_same_run_after_a_resume(tmp_path, wandb):

@@ -44,7 +44,7 @@ class MissingExtraError(KaoError):
     def __init__(self, package: str, *, extra: str, purpose: str):
         super().__init__(
             f"The package {package!r} is needed to {purpose} and is not installed: "
-            f'run pip install "kao[{extra}]".'
+            f"install kao with its extra {extra!r}, as in: pip install -e '.[{extra}]'."
         )
 
 

@@ -6,9 +6,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from kao.errors import OutputError
+
+LOCK = ".lock"
 
 
 @contextmanager
@@ -101,6 +103,31 @@ def new_folder(path: Path) -> Iterator[Path]:
             sync(path.parent)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
+
+
+def hold(folder: Path) -> IO[str]:
+    """Keep other processes out of a folder until the file that is returned is closed.
+
+    The operating system lets go of it when the process ends, however it ends.  Where there are
+    no POSIX locks (Windows) nothing is locked.
+
+    Raises:
+        OutputError: Another process holds it.
+    """
+    with writing(folder / LOCK):
+        file = (folder / LOCK).open("w", encoding="utf-8")
+    try:
+        import fcntl
+    except ImportError:
+        return file
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise OutputError(
+            f"{folder} is in use by another process: wait until it ends, or choose another place."
+        ) from None
+    return file
 
 
 def sync(path: Path) -> None:

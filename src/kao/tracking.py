@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from kao.errors import MissingExtraError
+from kao.errors import ConfigError, MissingExtraError
 from kao.files import write_text, writing
 
 METRICS = "metrics.jsonl"
@@ -135,6 +135,7 @@ class Wandb:
     Raises:
         MissingExtraError: wandb is not installed.
         OutputError: wandb-id.txt cannot be written.
+        ConfigError: It does not start: nobody is logged in, or there is no network.
     """
 
     def __init__(self, run: Path, *, project: str, config: Mapping[str, Any]):
@@ -147,14 +148,20 @@ class Wandb:
         file = run / _WANDB_ID
         if not file.exists():
             write_text(file, secrets.token_hex(8))
-        self._session = wandb.init(
-            project=project,
-            name=run.name,
-            dir=str(run),
-            config=dict(config),
-            id=file.read_text(encoding="utf-8"),
-            resume="allow",
-        )
+        try:
+            self._session = wandb.init(
+                project=project,
+                name=run.name,
+                dir=str(run),
+                config=dict(config),
+                id=file.read_text(encoding="utf-8"),
+                resume="allow",
+            )
+        except wandb.Error as error:
+            raise ConfigError(
+                f"Weights & Biases does not start ({error}): run wandb login, set "
+                f"WANDB_MODE=offline, or leave tracking.wandb out."
+            ) from error
 
     def event(self, kind: str, images: int, values: Mapping[str, Any]) -> None:
         """See `Tracker`."""

@@ -39,7 +39,7 @@ def test_a_stride_saves_its_square():
 
 
 def test_attention_counts_both_products_and_both_projections():
-    block, positions = Alone(AttentionBlock(8, heads=2)), 4 * 4
+    block, positions = Alone(AttentionBlock(8, heads=2, groups=32)), 4 * 4
     projections = 2 * positions * 8 * (3 * 8) + 2 * positions * 8 * 8
     assert flops(block, (8, 4, 4)) == projections + 2 * (2 * positions**2 * 8)
 

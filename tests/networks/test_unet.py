@@ -168,7 +168,7 @@ def test_attention_is_used_at_the_sizes_that_are_named_and_in_the_middle(attenti
 
 def test_attention_sees_the_far_corner():
     torch.manual_seed(0)
-    block = AttentionBlock(8, heads=2)
+    block = AttentionBlock(8, heads=2, groups=32)
     nn.init.normal_(block.out.weight)
     # The norm, too, spreads a change over the whole map; without it only attention does.
     block.norm = nn.Identity()
@@ -182,7 +182,7 @@ def test_attention_sees_the_far_corner():
 def test_attention_is_the_softmax_of_scaled_products(heads):
     # Vaswani et al. (2017), eq. 1, written out a head at a time.
     torch.manual_seed(0)
-    block = AttentionBlock(8, heads=heads)
+    block = AttentionBlock(8, heads=heads, groups=32)
     nn.init.normal_(block.out.weight)
     x = torch.randn(2, 8, 3, 5)
     q, k, v = block.qkv(block.norm(x)).flatten(2).chunk(3, dim=1)
@@ -197,7 +197,7 @@ def test_attention_is_the_softmax_of_scaled_products(heads):
 
 def test_film_scales_and_shifts_the_second_norm():
     torch.manual_seed(0)
-    block = ResidualBlock(4, 4, embedding=6, dropout=0.0, film=True)
+    block = ResidualBlock(4, 4, embedding=6, dropout=0.0, groups=32, film=True)
     nn.init.normal_(block.conv_out.weight)
     x, embedding = torch.randn(2, 4, 5, 5), torch.randn(2, 6)
     scale, shift = block.level(embedding)[:, :, None, None].chunk(2, dim=1)
@@ -208,13 +208,20 @@ def test_film_scales_and_shifts_the_second_norm():
 
 @pytest.mark.parametrize("channels", [4, 8, 16, 32, 48, 64, 96, 128, 256])
 def test_no_group_of_a_norm_is_one_channel_which_would_hide_the_noise_level(channels):
-    norm = group_norm(channels)
+    norm = group_norm(channels, 32)
     assert norm.num_groups <= 32
     assert channels // norm.num_groups >= 2
 
 
+@pytest.mark.parametrize("groups", [1, 4, 32])
+def test_no_norm_of_a_network_has_more_groups_than_it_is_told(groups):
+    network = asleep(replace(TINY, width=64, attention=(8,), groups=groups), 16)
+    norms = [m for m in network.modules() if isinstance(m, nn.GroupNorm)]
+    assert {norm.num_groups for norm in norms} == {groups}
+
+
 def test_the_groups_of_published_widths_are_32():
-    assert [group_norm(width).num_groups for width in (128, 256, 512)] == [32, 32, 32]
+    assert [group_norm(width, 32).num_groups for width in (128, 256, 512)] == [32, 32, 32]
 
 
 def test_a_label_becomes_sines_and_cosines_of_falling_frequency():
@@ -238,6 +245,8 @@ def test_a_label_becomes_sines_and_cosines_of_falling_frequency():
         ({"width": 7}, 16, "network.width = 7; the sinusoidal embedding needs an even width of at"),
         ({"width": 7}, 16, "try 8."),
         ({"width": 2}, 16, "try 4."),
+        ({"groups": 0}, 16, "network.groups = 0; expected 1, 2, 4, 8, 16 or 32."),
+        ({"groups": 12}, 16, "network.groups = 12; expected 1, 2, 4"),
         ({"dropout": 1.0}, 16, "network.dropout = 1.0; expected 0 or more, below 1."),
         ({"dropout": -0.1}, 16, "network.dropout = -0.1; expected"),
         (

@@ -1,5 +1,7 @@
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -70,7 +72,8 @@ def weights(run):
 def tree(run):
     """All files of a run but its log, and what is in them."""
     files = (file for file in sorted(run.rglob("*")) if file.is_file())
-    return {str(f.relative_to(run)): f.read_bytes() for f in files if f.name != "metrics.jsonl"}
+    apart = ("metrics.jsonl", ".lock")
+    return {str(f.relative_to(run)): f.read_bytes() for f in files if f.name not in apart}
 
 
 def events(run, kind):
@@ -295,11 +298,11 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(asked, whole)
         ("network.width=16", "network.width = 8 there and 16 now"),
         ("seed=5", "seed = 0 there and 5 now"),
         ("data.size=32", "data.size = 16 there and 32 now"),
-        ("optimizer.rate=1e-4", "optimizer.rate = 0.001 there and 0.0001 now"),
+        ("optimizer.betas=[0.5,0.9]", "optimizer.betas = [0.9, 0.99] there and [0.5, 0.9] now"),
         ("ema.decay=0.9", "ema.decay = 0.999 there and 0.9 now"),
         ("schedule=flow", "schedule.kind = 'vp_cosine' there and 'flow' now"),
-        ("loss.weight=plain", "loss.weight.gamma = 5.0 there and not at all now"),
-        ("data.source=toy:9", "data.source = 'toy:8' there and 'toy:9' now"),
+        ("loss.weight=plain", "loss.weight.gamma = 5.0 there and 'not set' now"),
+        ("data.source=toy:9", "the pictures of toy:9 have changed since it began"),
     ],
 )
 def test_a_change_to_what_was_learned_is_refused_and_named(change, words, asked):
@@ -325,7 +328,9 @@ def test_what_was_not_learned_from_may_change(asked):
     before = weights(ask.run)
     changes = ("sampling.sampler=heun", "sampling.steps=3", "hooks.pictures=3", "hooks.log=6")
     session, reason = go(asked(*changes, "tracking.tensorboard=true", length="5 steps"))
-    assert (reason, session.notes) == ("finished", [])
+    assert reason == "finished"
+    assert "sampling.steps was 2 and is 3 now." in session.notes
+    assert "length was '6 steps' and is '5 steps' now." in session.notes
     config = Run.open(ask.run).config
     assert config == session.config
     assert (config.sampling.steps, config.hooks.pictures, config.hooks.log) == (3, 3, 6)
@@ -376,11 +381,45 @@ def test_pictures_that_changed_are_refused(asked, folder):
     assert go(ask)[1] == "finished"
 
 
-def test_another_spelling_of_a_folder_is_the_same_folder(asked, folder, monkeypatch):
+def test_pictures_may_move_if_they_stay_the_same(asked, folder):
     go(asked(source=str(folder)), stop=2)
-    monkeypatch.chdir(folder.parent)
-    session, reason = go(asked(source="faces/"))
-    assert (reason, session.config.data.source) == ("finished", str(folder))
+    moved = folder.rename(folder.parent / "elsewhere")
+    session, reason = go(asked(source=str(moved)))
+    assert (reason, session.resumed, session.config.data.source) == ("finished", 6, str(moved))
+
+
+def test_a_recipes_own_length_is_no_wish_to_change_that_of_a_run(asked):
+    go(asked(length="6 steps"), stop=2)
+    assert go(asked(length=None))[0].config.length == "6 steps"
+
+
+def test_a_run_that_came_to_no_checkpoint_begins_anew_with_what_is_asked_for(asked):
+    ask = asked("hooks.checkpoints=9999")
+    go(ask, kill=2)
+    session, reason = go(asked("network.width=16"))
+    assert (reason, session.resumed, session.config.network.width) == ("finished", None, 16)
+
+
+def test_a_run_toml_that_was_edited_is_held_against_the_checkpoint(asked):
+    ask = asked()
+    go(ask, stop=2)
+    file = ask.run / "run.toml"
+    file.write_text(file.read_text().replace('kind = "v"', 'kind = "x0"'))
+    with pytest.raises(ConfigError, match=r"target\.kind = 'v' there and 'x0' now"):
+        open_session(Ask(ask.run), CPU)
+
+
+def test_two_processes_do_not_train_in_one_directory(asked):
+    ask = asked()
+    session = open_session(ask, CPU)
+    other = (
+        "import sys; from pathlib import Path; from kao.files import hold; hold(Path(sys.argv[1]))"
+    )
+    words = [sys.executable, "-c", other, str(ask.run)]
+    refused = subprocess.run(words, capture_output=True, text=True)
+    assert "is in use by another process" in refused.stderr
+    finish(session)
+    assert subprocess.run(words).returncode == 0
 
 
 def test_pictures_that_are_gone_are_said_to_be(asked, folder):
@@ -425,6 +464,7 @@ def test_a_damaged_checkpoint_is_told_of_and_the_one_before_is_taken(damage, ask
     assert re.search(rf"{words}.*: going back to 000000012\.$", note)
     assert (reason, session.resumed) == ("finished", 12)
     assert weights(ask.run) == whole
+    assert (ask.run / "checkpoints" / "000000015.damaged").is_dir()
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_is_refused_and_kept(asked):
@@ -449,7 +489,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_failed(asked):
     ) as e:
         for _ in session.trainer.steps():
             pass
+    images = session.trainer.progress.images
     assert finish(session, e.value) == "failed"
+    assert Checkpoint.all(ask.run)[-1].images == images  # what was last finite is kept
+    assert open_session(asked("optimizer.rate=1e-4"), CPU).config.optimizer.rate == 1e-4
     assert events(ask.run, "end")[-1]["reason"] == "failed"
 
 

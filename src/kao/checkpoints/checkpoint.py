@@ -92,20 +92,31 @@ class Checkpoint:
         return sorted(checkpoints, key=lambda checkpoint: checkpoint.images)
 
     @classmethod
-    def latest(cls, run: Path) -> tuple[Self | None, list[str]]:
-        """The newest whole checkpoint of a run, and what is wrong with the newer ones."""
+    def latest(cls, run: Path, *, training: bool = True) -> tuple[Self | None, list[str]]:
+        """The newest whole checkpoint of a run, and what is wrong with the newer ones.
+
+        Args:
+            run: The run directory.
+            training: Whether it must be fit for training on; drawing needs no trainer.pt.
+        """
         damages: list[str] = []
         for checkpoint in reversed(cls.all(run)):
-            if (damage := checkpoint.damage()) is None:
+            if (damage := checkpoint.damage(training=training)) is None:
                 return checkpoint, damages
             damages.append(damage)
         return None, damages
 
-    def damage(self) -> str | None:
-        """What is wrong with it, as a sentence; None if every file is as it was written."""
+    def damage(self, *, training: bool = True) -> str | None:
+        """What is wrong with it, as a sentence; None if every file is as it was written.
+
+        Args:
+            training: Whether trainer.pt counts, which drawing does not open.
+        """
         try:
             files = json.loads((self.path / _CARD).read_text(encoding="utf-8"))["files"]
             for name, facts in files.items():
+                if name == _STATE and not training:
+                    continue
                 file = self.path / name
                 if file.stat().st_size != facts["bytes"]:
                     return (
@@ -189,6 +200,21 @@ class Checkpoint:
             raise CheckpointError(f"{self.path / _STATE} cannot be read ({error}).") from error
 
     @classmethod
+    def set_aside(cls, run: Path, *, newer_than: int) -> None:
+        """Rename damaged checkpoints past those images, so that they no longer count.
+
+        Args:
+            run: The run directory.
+            newer_than: Images of the checkpoint that is taken instead.
+        """
+        for checkpoint in cls.all(run):
+            if checkpoint.images > newer_than:
+                beside = checkpoint.path.with_name(f"{checkpoint.path.name}.damaged")
+                with writing(beside):
+                    shutil.rmtree(beside, ignore_errors=True)
+                    checkpoint.path.rename(beside)
+
+    @classmethod
     def prune(cls, run: Path, *, last: int, every: int) -> None:
         """Remove checkpoints except the `last` newest and the first past each multiple of `every`.
 
@@ -200,10 +226,10 @@ class Checkpoint:
         checkpoints = cls.all(run)
         milestones = {c.images // every: c for c in reversed(checkpoints)} if every else {}
         kept = {*checkpoints[-last:], *(c for n, c in milestones.items() if n > 0)}
-        for checkpoint in checkpoints:
-            if checkpoint not in kept:
-                with writing(checkpoint.path):
-                    shutil.rmtree(checkpoint.path)
+        gone = [checkpoint.path for checkpoint in checkpoints if checkpoint not in kept]
+        for path in (*gone, *(run / FOLDER).glob(".*.partial")):  # also what a kill left
+            with writing(path):
+                shutil.rmtree(path)
 
 
 def _sha256(file: Path) -> str:

@@ -36,7 +36,10 @@ def demo(
 
     say("1. Toy faces are drawn, then a model learns them.")
     flags = {"length": f"{minutes:g} minutes"}
-    train_loop(Ask(run=run, recipe="toy-32", flags=flags), device())
+    session = train_loop(Ask(run=run, recipe="toy-32", flags=flags), device())
+    if session.trainer.done < 1:
+        say("The same command goes on with it.")
+        return
     done("drawing and training")
     say("2. It draws 64 pictures nobody drew before.")
     grid = run / "demo.png"

@@ -58,23 +58,27 @@ def sample(
     config = sampling_changed(opened, overrides or [], sampler=sampler, steps=steps)
     denoiser = load_denoiser(opened, weights=weights)
 
-    drawn: list[torch.Tensor] = []
+    drawn: list[torch.Tensor] = []  # only what is needed in one piece
+    count = 0
     with bar() as progress:
         task = progress.add_task("drawing", total=n, figures="")
         for pictures in draw(denoiser, config, indices=range(n), seed=seed, batch=batch):
             if out is not None:
-                first = sum(len(d) for d in drawn)
-                names = [f"{first + i:06d}" for i in range(len(pictures))]
+                names = [f"{count + i:06d}" for i in range(len(pictures))]
                 save_pictures(pictures, out, names=names)
-            drawn.append(pictures)
+            count += len(pictures)
+            if out is None or grid is not None or npz is not None:
+                drawn.append(pictures)
             progress.update(task, advance=len(pictures))
-    images = torch.cat(drawn)
     if out is not None:
         say(f"{n} pictures in {out}")
+    if not drawn:
+        return
+    images = torch.cat(drawn)
     if npz is not None:
         save_npz(npz, images.permute(0, 2, 3, 1).numpy())
         say(f"array {tuple(images.permute(0, 2, 3, 1).shape)} in {npz}")
-    if grid is None and out is None and npz is None:
+    if grid is None and npz is None and out is None:
         grid = opened.path / PICTURES / f"grid-seed{seed}.png"
     if grid is not None:
         save_picture(lay_out(images, columns=columns), grid)
@@ -114,4 +118,4 @@ def load_denoiser(run: "Run", *, weights: str = "ema") -> Any:
     checkpoint, damages = run.checkpoint()
     for damage in damages:
         say(f"{damage}: drawing with {checkpoint.path.name} instead.")
-    return run.denoiser(weights=weights)
+    return run.denoiser(checkpoint, weights=weights)

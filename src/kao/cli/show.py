@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kao.errors import ConfigError, DataError
+from kao.errors import ConfigError, KaoError
 
 if TYPE_CHECKING:
     from kao.runs import Run
@@ -19,6 +19,9 @@ FILES = {
     "gif": "denoising.gif",
 }
 """What can be drawn, and the file that it goes into."""
+
+BY_THE_MODEL = frozenset({"reverse", "process", "gif"})
+"""Those that change with the model."""
 
 
 def show(
@@ -66,7 +69,7 @@ def show(
             continue
         try:
             say(str(draw()))
-        except DataError as error:
+        except KaoError as error:
             # With everything asked for, a run whose pictures stayed elsewhere still shows the rest.
             if what:
                 raise

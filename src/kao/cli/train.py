@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from kao.runs import Ask, Session
 
 
+_PARTS = 1000  # of a progress bar
+
+
 def train(
     words: Annotated[
         list[str] | None,
@@ -63,8 +66,10 @@ def split_words(words: list[str]) -> tuple[str | None, str | None, list[str]]:
     """FACES, RECIPE and the overrides among the words of a command line.
 
     Raises:
-        ConfigError: There are more words without "=" than two.
+        ConfigError: There are more words without "=" than two, or the first is a recipe's name.
     """
+    from kao.config.recipes import recipe_names
+
     # Not Path.exists, which raises where a long list of classes is no name of a file.
     overrides = [word for word in words if "=" in word and not os.path.exists(word)]
     plain = [word for word in words if word not in overrides]
@@ -74,12 +79,22 @@ def split_words(words: list[str]) -> tuple[str | None, str | None, list[str]]:
             f"key=value pairs."
         )
     source, recipe = (*plain, None, None)[:2]
+    if source in recipe_names() and not os.path.exists(source):
+        raise ConfigError(
+            f'"{source}" is a recipe, and pictures come first: kao train FACES {source} (with toy '
+            f"for FACES, faces are drawn)."
+        )
     return source, recipe, overrides
 
 
 def default_name(source: str) -> str:
-    """A run's name from its pictures': "../data/anime64.zip" -> "anime64"."""
-    return Path(source.replace(":", "-")).stem or "run"
+    """A run's name from its pictures': "../data/anime64.zip" -> "anime64".
+
+    A split's name says little, so it is named after its parent too: "AFHQ/train" -> "AFHQ-train".
+    """
+    path = Path(source.replace(":", "-")).resolve()
+    split = path.name in ("train", "val", "test")
+    return (f"{path.parent.stem}-{path.name}" if split else path.stem) or "run"
 
 
 def _length(minutes: float | None, images: str | None, steps: int | None) -> str | None:
@@ -96,12 +111,10 @@ def _length(minutes: float | None, images: str | None, steps: int | None) -> str
 
 def _dry_run(ask: "Ask") -> None:
     from kao.machine import device
-    from kao.runs import configure, with_precision
+    from kao.runs import plan
     from kao.runs.cost import estimate
 
-    on = device()
-    config, _ = configure(ask, on)
-    config = with_precision(config, on)
+    config = plan(ask, device())
     print(config.to_toml())
     for line in estimate(config):
         print(f"# {line}")
@@ -157,7 +170,9 @@ def _loop_behind_bar(session: "Session") -> None:
     started, first = time.perf_counter(), trainer.progress.images
     waited = 0.0
     with stopping_gently(trainer), bar() as progress:
-        task = progress.add_task("training", total=1.0, figures="")
+        task = progress.add_task(
+            "training", total=_PARTS, completed=round(_PARTS * trainer.done), figures=""
+        )
         for step in trainer.steps():
             loss = step.loss if loss is None else 0.98 * loss + 0.02 * step.loss
             waited += step.waited
@@ -172,7 +187,7 @@ def _loop_behind_bar(session: "Session") -> None:
                 f"data {100 * waited / seconds:.1f} %  "
                 f"{memory_in_use(trainer.accelerator.device) / 2**30:.1f} GB"
             )
-            progress.update(task, completed=trainer.done, figures=figures)
+            progress.update(task, completed=_PARTS * trainer.done, figures=figures)
             # Where no bar is drawn, a line now and then says that it is alive.
             if not console.is_terminal and now - spoken > 30:
                 spoken = now

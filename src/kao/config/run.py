@@ -12,6 +12,7 @@ from accelerate.state import AcceleratorState
 from kao.config.tree import dump
 from kao.data.augment import AugmentConfig
 from kao.data.loading import batches
+from kao.data.prepare import MIN_SIZE
 from kao.data.prepared import PreparedSet
 from kao.diffusion import (
     DDIM,
@@ -205,7 +206,9 @@ class RunConfig:
 
     def check(self) -> None:
         """Raise a ConfigError for values that do not fit together, before anything is built."""
-        Length.parse(self.length, batch=self.training.batch)
+        Length.parse(self.length, batch=max(1, self.training.batch))
+        if self.data.size < MIN_SIZE:
+            raise ConfigError(f"data.size = {self.data.size}; expected {MIN_SIZE} pixels or more.")
         self.data.augment.check(self.data.size)
         self.optimizer.check()
         for name, value, least in (
@@ -270,11 +273,12 @@ class RunConfig:
         if self.training.precision == "auto":
             raise ConfigError("training.precision = 'auto' must be resolved before a run is built.")
         check_precision(self.training.precision, device)
-        # Accelerate keeps one precision a process; a second run in this process may want another.
-        AcceleratorState._reset_state()
+        # Accelerate keeps one device and precision a process; this run may want others than the
+        # last.  Its precision is used for the loss scaler of fp16 alone, see `Trainer.autocast`.
+        AcceleratorState._reset_state(reset_partial_state=True)
         accelerator = Accelerator(
             cpu=device.type == "cpu",
-            mixed_precision={"fp32": "no"}.get(self.training.precision, self.training.precision),
+            mixed_precision="fp16" if self.training.precision == "fp16" else "no",
         )
         denoiser = self.build_denoiser().to(accelerator.device)
         optimizer = accelerator.prepare(self.optimizer.build(denoiser.parameters()))
@@ -297,6 +301,7 @@ class RunConfig:
             rate=self.optimizer.rate,
             schedule=self.optimizer.schedule,
             accelerator=accelerator,
+            precision=self.training.precision,
             length=Length.parse(self.length, batch=self.training.batch),
             ema={f"ema-{self.ema.decay:g}": EMA(denoiser, warmed_decay(self.ema.decay))},
             hooks=hooks(self),

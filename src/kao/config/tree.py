@@ -67,6 +67,8 @@ def merge(base: Table, change: Table) -> Table:
             merged[key] = value if replaced else merge(old, value)
         elif isinstance(value, dict) and isinstance(old, str) and "kind" not in value:
             merged[key] = {"kind": old, **value}
+        elif isinstance(value, str) and isinstance(old, dict) and "kind" in old:
+            merged[key] = merge({key: old}, {key: {"kind": value}})[key]
         else:
             merged[key] = value
     return merged
@@ -195,6 +197,14 @@ def leaves(table: Table, path: str = "") -> dict[str, Any]:
     return flat
 
 
+def _at(table: Table, keys: Sequence[str]) -> Any:
+    """What stands at a path of keys; None if nothing does."""
+    value: Any = table
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
 def from_overrides(overrides: Sequence[str]) -> Table:
     """A table from `key=value` words, whose values are TOML, or text where that fails.
 
@@ -214,6 +224,8 @@ def from_overrides(overrides: Sequence[str]) -> Table:
         except tomllib.TOMLDecodeError:
             value = text
         branch: Table = {keys[-1]: value}
+        if isinstance(value, str) and isinstance(_at(table, keys), dict):
+            branch = {keys[-1]: {"kind": value}}  # a name after options: they belong together
         for key in reversed(keys[:-1]):
             branch = {key: branch}
         table = merge(table, branch)

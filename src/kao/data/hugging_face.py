@@ -24,7 +24,7 @@ class HuggingFaceSource:
         name: On the hub ("owner/name"), or a path: a folder written by `save_to_disk`, or one of
             parquet files or pictures that `load_dataset` reads.
         classes: Classes to take, in any order; all where empty.
-        split: Which one, where there are several.
+        split: Which one; by default "train", or the only one that there is.
 
     Raises:
         MissingExtraError: `datasets` is not installed.
@@ -32,8 +32,8 @@ class HuggingFaceSource:
             class that was asked for.
     """
 
-    def __init__(self, name: str, *, classes: Sequence[str] = (), split: str = "train"):
-        self._name = name
+    def __init__(self, name: str, *, classes: Sequence[str] = (), split: str | None = None):
+        self._name, self._split = name, split
         data, self._image = _opened(name, split)
         self._label = _first(data.features, "ClassLabel")
         self._caption = next(
@@ -60,7 +60,8 @@ class HuggingFaceSource:
         self._fingerprint = hashlib.sha256(repr(decides).encode()).hexdigest()
 
     def __repr__(self) -> str:
-        return f"HuggingFaceSource({self._name!r}, classes={self._classes!r})"
+        split = "" if self._split is None else f", split={self._split!r}"
+        return f"HuggingFaceSource({self._name!r}, classes={self._classes!r}{split})"
 
     @property
     def fingerprint(self) -> str:
@@ -98,7 +99,7 @@ class HuggingFaceSource:
         return [row for row, label in enumerate(data[self._label]) if label in self._renamed]
 
 
-def _opened(name: str, split: str) -> tuple[Any, str]:
+def _opened(name: str, split: str | None) -> tuple[Any, str]:
     """The split with its pictures left encoded, and the name of the column that holds them."""
     try:
         import datasets
@@ -122,12 +123,15 @@ def _opened(name: str, split: str) -> tuple[Any, str]:
 
     if isinstance(found, datasets.DatasetDict):
         splits = list(found)
-        if split not in splits and len(splits) > 1:
+        chosen = split or (splits[0] if len(splits) == 1 else "train")
+        if chosen not in splits:
             raise DataError(
-                f"hf:{name} has no split {split!r}{near_miss(split, splits)}: "
+                f"hf:{name} has no split {chosen!r}{near_miss(chosen, splits)}: "
                 f"its splits are {listed(splits)}."
             )
-        found = found[split if split in splits else splits[0]]
+        found = found[chosen]
+    elif split is not None:
+        raise DataError(f"hf:{name} is not divided into splits: leave out {split!r}.")
     column = _first(found.features, "Image")
     if column is None:
         raise DataError(

@@ -133,7 +133,7 @@ class Preparation:
             DataError: Fewer than two pictures could be read.
             OutputError: The place is not writable, in use by something else, or full.
         """
-        if self._standing():
+        if self.standing():
             return
         self._check_place()
         partial = _beside(self.path)
@@ -155,12 +155,13 @@ class Preparation:
             pass
         return PreparedSet.open(self.path)
 
-    def _standing(self) -> bool:
-        """Whether a whole set with the same key is in place."""
+    def standing(self) -> PreparedSet | None:
+        """The whole set of the same source, size and crop that is in place; None without one."""
         try:
-            return PreparedSet.open(self.path).manifest.key == self._key
-        except DataError:
-            return False
+            prepared = PreparedSet.open(self.path)
+        except (DataError, OSError):  # the latter for a place that may not be looked into
+            return None
+        return prepared if prepared.manifest.key == self._key else None
 
     def _check_place(self) -> None:
         """Refuse what cannot end well before an hour of work, and clean up after the killed."""
@@ -261,18 +262,21 @@ class Preparation:
         """Prepared pictures; for one that cannot be read, the reason.  Runs in many threads."""
         pictures: list[_Fitted | str] = []
         for index in indices:
+            name = f"Picture {index}"
             try:
                 item = self._source[index]
-                square = fit(item.image, size=self._size, crop=self._crop, name=item.key)
+                name = item.key
+                square = fit(item.image, size=self._size, crop=self._crop, name=name)
+                pixels = np.ascontiguousarray(square.numpy())
+                facts = examine(item, pixels)
             except DataError as error:
                 pictures.append(str(error))
-                continue
-            except OSError as error:
-                pictures.append(f"Picture {index} cannot be read ({error}): copy it again.")
-                continue
-            pixels = np.ascontiguousarray(square.numpy())
-            facts = examine(item, pixels)
-            pictures.append(_Fitted(pixels, item.key, item.label, item.caption, facts))
+            # torch says with a RuntimeError that a picture is too large for the memory.
+            except (OSError, MemoryError, RuntimeError) as error:
+                why = str(error).partition("\n")[0] or type(error).__name__
+                pictures.append(f"{name} cannot be prepared ({why}): copy it again or delete it.")
+            else:
+                pictures.append(_Fitted(pixels, name, item.label, item.caption, facts))
         return pictures
 
     def _publish(self, partial: Path) -> None:
@@ -283,7 +287,7 @@ class Preparation:
             partial.rename(self.path)
         except OSError:
             # Another process may have finished the same work a moment ago: then that is it.
-            if self._standing():
+            if self.standing():
                 return
             if not self.path.exists():
                 raise

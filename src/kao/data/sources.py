@@ -1,7 +1,8 @@
 """From what a person writes to a set of pictures.
 
 faces/  faces.zip  faces.zip/train    a folder, an archive, a folder in an archive
-hf:owner/name  hf:path/to/saved       a Hugging Face data set
+hf:owner/name  hf:path/to/saved       a Hugging Face data set, its split "train"
+hf:owner/name#test                    another split of it
 toy  toy:5000                         drawn faces
 """
 
@@ -30,9 +31,16 @@ def _toy(count: str, size: int, classes: Sequence[str]) -> ImageSource:
 
 
 def _hugging_face(name: str, size: int, classes: Sequence[str]) -> ImageSource:
-    if not name:
-        raise ConfigError('"hf:" names no data set: write hf:owner/name or hf:path.')
-    return HuggingFaceSource(name, classes=classes)
+    # The last "#" counts, so that a path which has one can be spelled: hf:a#b#train.
+    head, mark, split = name.rpartition("#")
+    if not mark:
+        head, split = name, ""
+    if not head or (mark and not split):
+        raise ConfigError(
+            f'"hf:{name}" names no data set: write hf:owner/name or hf:path, and #split after it '
+            f"for another split than train."
+        )
+    return HuggingFaceSource(head, classes=classes, split=split or None)
 
 
 SOURCES: Mapping[str, Opener] = {

@@ -22,6 +22,9 @@ from kao.errors import DataError
 TABLES = ("captions.csv", "metadata.csv", "metadata.jsonl")
 """Files beside pictures that say more about them."""
 
+RUN = "run.toml"
+"""What makes a folder a run directory."""
+
 MAX_BYTES = 1 << 29
 """Largest file that is read into memory; `pictures.MAX_PIXELS` of RGBA take less."""
 
@@ -157,8 +160,10 @@ def _walk(root: Path, broken: list[str], closed: list[str]) -> Iterator[tuple[st
         except OSError:
             closed.append(inside.rstrip("/"))
             continue
-        # A set that was prepared into the folder itself: its contact sheet is no face.
-        if any(entry.name == IMAGES for entry in entries):
+        names = {entry.name for entry in entries}
+        # A set that was prepared into the folder itself, or a run in it (`kao train .` makes one):
+        # contact sheets and what a model drew are no faces.
+        if IMAGES in names or (inside and RUN in names):
             continue
         for entry in entries:
             if _hidden(entry.name):

@@ -79,7 +79,7 @@ def _json_records(text: str, name: str) -> Iterator[dict[str, str]]:
             continue
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # the latter for [[[[...
             raise DataError(
                 f"{name}, line {number}, is not JSON ({error}): mend or delete the line."
             ) from error
@@ -101,5 +101,6 @@ def _check_columns(columns: list[str], name: str) -> None:
     if not set(_FILE) & set(columns):
         raise DataError(
             f"{name} has no column that names the picture: expected 'file' or 'file_name', "
-            f"met {', '.join(columns) or 'nothing'}."
+            f"met {', '.join(columns) or 'nothing'}. Mend it, or rename or remove the file if it "
+            f"is no table of captions."
         )

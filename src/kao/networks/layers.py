@@ -32,16 +32,17 @@ def sinusoids(label: Tensor, width: int) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with 32 groups, or as many as leave two channels or more in each.
+def group_norm(channels: int, groups: int) -> nn.GroupNorm:
+    """GroupNorm with `groups` groups, or as many as leave two channels or more in each.
 
     A group of one channel would subtract whatever is added to that channel as a whole, and a
     noise level that is added before the norm would be lost.
 
     Args:
         channels: Even.
+        groups: At most so many; a power of two.
     """
-    return nn.GroupNorm(min(math.gcd(32, channels), channels // 2), channels)
+    return nn.GroupNorm(min(math.gcd(groups, channels), channels // 2), channels)
 
 
 def zeroed(module: Layer) -> Layer:
@@ -63,6 +64,7 @@ class ResidualBlock(nn.Module):
         inputs, outputs: Channels.
         embedding: Width of the level's embedding.
         dropout: Share of activations dropped before the second convolution, 0..1.
+        groups: Groups of the norms, at most.
         film: Scale and shift the second norm instead of adding to its input.
         resample: Module that halves or doubles the size in both branches, without parameters.
     """
@@ -74,15 +76,16 @@ class ResidualBlock(nn.Module):
         *,
         embedding: int,
         dropout: float,
+        groups: int,
         film: bool,
         resample: nn.Module | None = None,
     ):
         super().__init__()
-        self.norm_in = group_norm(inputs)
+        self.norm_in = group_norm(inputs, groups)
         self.resample = resample if resample is not None else nn.Identity()
         self.conv_in = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.level = nn.Linear(embedding, 2 * outputs if film else outputs)
-        self.norm_out = group_norm(outputs)
+        self.norm_out = group_norm(outputs, groups)
         self.dropout = nn.Dropout(dropout)
         self.conv_out = zeroed(nn.Conv2d(outputs, outputs, 3, padding=1))
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
@@ -107,12 +110,13 @@ class AttentionBlock(nn.Module):
     Args:
         channels: Channels, a multiple of `heads`.
         heads: Attention heads.
+        groups: Groups of the norm, at most.
     """
 
-    def __init__(self, channels: int, *, heads: int):
+    def __init__(self, channels: int, *, heads: int, groups: int):
         super().__init__()
         self.heads = heads
-        self.norm = group_norm(channels)
+        self.norm = group_norm(channels, groups)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = zeroed(nn.Conv2d(channels, channels, 1))
 

@@ -29,6 +29,9 @@ class UNetConfig:
         attention: Feature-map sizes, in pixels after the stem, at which attention is used.
         heads: Attention heads.
         dropout: Share of activations dropped in each residual block, 0..1.
+        groups: Groups of each GroupNorm, at most; a power of two.  Groups of two or three channels
+            invite a spike that carries a picture's contrast past the norms and shows as a
+            speck in the same place of every picture: give narrow networks fewer groups.
         level: How the noise level enters a block: "add" (DDPM) or "film" (scale and shift).
         resample: "conv": strided and nearest-neighbour convolutions (DDPM);
             "residual": inside a residual block of its own (BigGAN, ADM).
@@ -41,6 +44,7 @@ class UNetConfig:
     attention: tuple[int, ...] = (16,)
     heads: int = 1
     dropout: float = 0.1
+    groups: int = 32
     level: Literal["add", "film"] = "add"
     resample: Literal["conv", "residual"] = "conv"
     stem: Literal[1, 2, 4] = 1
@@ -74,6 +78,8 @@ class UNetConfig:
                 f"network.width = {self.width}; the sinusoidal embedding needs an even width of "
                 f"at least 4: try {max(4, self.width + self.width % 2)}."
             )
+        if self.groups < 1 or self.groups & (self.groups - 1):
+            raise ConfigError(f"network.groups = {self.groups}; expected 1, 2, 4, 8, 16 or 32.")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"network.dropout = {self.dropout}; expected 0 or more, below 1.")
         factor = self.stem * 2 ** (len(self.levels) - 1)
@@ -141,6 +147,7 @@ class UNet(nn.Module):
                 outputs,
                 embedding=embedding,
                 dropout=config.dropout,
+                groups=config.groups,
                 film=config.level == "film",
                 resample=resample,
             )
@@ -148,7 +155,7 @@ class UNet(nn.Module):
         def attention(channels: int, at: int) -> nn.Module:
             if at not in config.attention:
                 return nn.Identity()
-            return AttentionBlock(channels, heads=config.heads)
+            return AttentionBlock(channels, heads=config.heads, groups=config.groups)
 
         self.embed = nn.Sequential(
             nn.Linear(config.width, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
@@ -173,7 +180,8 @@ class UNet(nn.Module):
         self.middle = nn.ModuleList(
             [
                 Stage(
-                    block(widths[-1], widths[-1]), AttentionBlock(widths[-1], heads=config.heads)
+                    block(widths[-1], widths[-1]),
+                    AttentionBlock(widths[-1], heads=config.heads, groups=config.groups),
                 ),
                 Stage(block(widths[-1], widths[-1])),
             ]
@@ -194,7 +202,7 @@ class UNet(nn.Module):
                     conv = nn.Conv2d(current, current, 3, padding=1)
                     self.up.append(Stage(nn.Sequential(double, conv)))
 
-        self.norm_out = group_norm(current)
+        self.norm_out = group_norm(current, config.groups)
         self.conv_out = zeroed(nn.Conv2d(current, channels * config.stem**2, 3, padding=1))
 
     def forward(self, x: Tensor, label: Tensor, condition: None = None) -> Tensor:

@@ -2,13 +2,14 @@
 
 import base64
 import hashlib
+import io
 import statistics
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -22,6 +23,7 @@ from kao.visualisation import spread
 _PAGE_WIDTH, _PHONE_WIDTH = 912, 360
 _TIMELINE_GRIDS = 12
 _TIMELINE_BYTES = 1_200_000
+_TIMELINE_QUALITY = 85  # of WebP, 0..100
 _PICTURE_BYTES = 4_000_000
 
 _CAPTIONS = {
@@ -142,23 +144,29 @@ def _newest_grid(record: RunRecord) -> str:
 
 
 def _grids_over_time(record: RunRecord) -> str:
-    grids = _affordable(record.grids)
-    if len(grids) < 2:
+    title, count = "Samples over time", len(record.grids)
+    if count < 2:
         return ""
-    pictures = "".join(_picture(grid.path, f"{grid.images:,} pictures seen") for grid in grids)
+    frames = _affordable(record.grids)
+    if not frames:
+        return _section(title, f"<p>The {count:,} grids do not fit here: see samples.</p>")
+    pictures = "".join(_figure(image, f"{grid.images:,} pictures seen") for grid, image in frames)
+    note = f"{len(frames)} of {count:,} grids; the others are in samples."
     return _section(
-        "Samples over time",
+        title,
         f'<div class="timeline"><div class="times">{pictures}</div><div class="scrubber">'
         '<input type="range" min="0" step="1" aria-label="Pictures seen"><output></output>'
-        "</div></div>",
+        "</div></div>" + (f'<p class="quiet">{note}</p>' if len(frames) < count else ""),
     )
 
 
-def _affordable(grids: Sequence[Grid]) -> list[Grid]:
+def _affordable(grids: Sequence[Grid]) -> "list[tuple[Grid, _Image]]":
     """As many grids, evenly spaced and the newest among them, as a page can carry."""
-    for most in range(_TIMELINE_GRIDS, 1, -1):
-        chosen = [grids[i] for i in spread(len(grids), most)]
-        if sum(grid.path.stat().st_size for grid in chosen) <= _TIMELINE_BYTES:
+    spaced = [grids[i] for i in spread(len(grids), _TIMELINE_GRIDS)]
+    frames = [(grid, _light(image)) for grid in spaced if (image := _read(grid.path))]
+    for most in range(len(frames), 1, -1):
+        chosen = [frames[i] for i in spread(len(frames), most)]
+        if sum(len(image.data) for _, image in chosen) <= _TIMELINE_BYTES:
             return chosen
     return []
 
@@ -186,20 +194,53 @@ def _figures(record: RunRecord) -> str:
 
 def _picture(path: Path, caption: str, *, enlarged: bool = False) -> str:
     """A picture inside the page; "" if it cannot be read, its name if it is too large."""
+    image = _read(path)
+    if image is None:
+        return ""
+    if len(image.data) > _PICTURE_BYTES:
+        where = f"{path.parent.name}/{path.name}"
+        note = f"{caption} Too large for this page ({len(image.data) / 1e6:.0f} MB): see {where}."
+        return f"<figure><figcaption>{escape(note)}</figcaption></figure>"
+    return _figure(image, caption, enlarged=enlarged)
+
+
+class _Image(NamedTuple):
+    """An encoded picture; width and height are in pixels."""
+
+    data: bytes
+    kind: str
+    width: int
+    height: int
+
+
+def _read(path: Path) -> _Image | None:
+    """A picture file; None if it cannot be read."""
     try:
         data = path.read_bytes()
-        with Image.open(path) as image:
-            width, height, kind = image.width, image.height, image.get_format_mimetype()
+        with Image.open(io.BytesIO(data)) as image:
+            return _Image(data, str(image.get_format_mimetype()), image.width, image.height)
     except OSError:
-        return ""
-    if len(data) > _PICTURE_BYTES:
-        where = f"{path.parent.name}/{path.name}"
-        note = f"{caption} Too large for this page ({len(data) / 1e6:.0f} MB): see {where}."
-        return f"<figure><figcaption>{escape(note)}</figcaption></figure>"
+        return None
+
+
+def _light(image: _Image) -> _Image:
+    """The same as lossy WebP, where that is smaller; a frame that passes needs no more."""
+    webp = io.BytesIO()
+    try:
+        with Image.open(io.BytesIO(image.data)) as picture:
+            picture.convert("RGB").save(webp, "WEBP", quality=_TIMELINE_QUALITY)
+    except OSError:  # cut short
+        return image
+    data = webp.getvalue()
+    return image._replace(data=data, kind="image/webp") if len(data) < len(image.data) else image
+
+
+def _figure(image: _Image, caption: str, *, enlarged: bool = False) -> str:
+    width, height = image.width, image.height
     # As wide as the page, but never so high that it does not fit a screen.
     style = f' style="width:min(100%,{85 * width / height:.1f}vh)"' if enlarged else ""
     crisp = "" if width > _PAGE_WIDTH else " crisp wide" if width > _PHONE_WIDTH else " crisp"
-    source = f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    source = f"data:{image.kind};base64,{base64.b64encode(image.data).decode()}"
     return (
         f'<figure><img class="picture{crisp}" width="{width}" height="{height}"{style} '
         f'alt="{escape(caption)}" src="{source}">'

@@ -2,19 +2,19 @@
 
 from kao.runs.library import sample, train
 from kao.runs.run import Run, draw, with_sampling
-from kao.runs.sizing import with_precision
-from kao.runs.start import Ask, Session, configure, finish, open_session
+from kao.runs.start import Ask, Plan, Session, configure, finish, open_session, plan
 
 __all__ = [
     "Ask",
+    "Plan",
     "Run",
     "Session",
     "configure",
     "draw",
     "finish",
     "open_session",
+    "plan",
     "sample",
     "train",
-    "with_precision",
     "with_sampling",
 ]

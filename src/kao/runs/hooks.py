@@ -77,11 +77,13 @@ class Samples:
         self.run, self.config, self.tracker, self.every = run, config, tracker, every
 
     def __call__(self, trainer: Trainer) -> None:
-        """Draw, write the PNGs, tell the tracker."""
+        """Draw, write the PNGs, tell the tracker; nothing on the way out of a stopped run."""
+        if trainer.stopping and trainer.done < 1:
+            return  # a thousand steps of many pictures may outlast whoever sent the signal
         denoiser, images = trainer.denoiser, trainer.progress.images
         # The averages come last: theirs is the newest grid of a run.
         for kind, weights in {"raw": None, "ema": next(iter(trainer.ema.values())).average}.items():
-            with _weights(denoiser, weights), trainer.accelerator.autocast():
+            with _weights(denoiser, weights), trainer.autocast():
                 pictures = torch.cat(
                     list(draw(denoiser, self.config, indices=range(self.config.hooks.pictures)))
                 )

@@ -1,5 +1,6 @@
 """The two calls that most library users need."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,10 @@ def train(
     length: str | None = None,
     overrides: Sequence[str] = (),
 ) -> Run:
-    """Train a model, or go on training it, without a word on the screen.
+    """Train a model, or go on training it.
+
+    Warns of what was passed over or changed when a run goes on; a bar shows on a terminal while
+    pictures are prepared.  What an interrupted step had saved stays.
 
     Args:
         source: A folder or zip file of pictures, "hf:NAME" or "toy".
@@ -37,11 +41,16 @@ def train(
         run=Path(run), source=str(source), recipe=recipe, overrides=tuple(overrides), flags=flags
     )
     session = open_session(ask, device())
+    for note in session.notes:
+        warnings.warn(note, stacklevel=2)
     try:
         for _ in session.trainer.steps():
             pass
     except KaoError as error:
         finish(session, error)
+        raise
+    except KeyboardInterrupt:
+        finish(session)
         raise
     finish(session)
     return session.run

@@ -1,5 +1,6 @@
 """A run directory: the unit a person copies, resumes, draws from and shares."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,7 +78,7 @@ class Run:
         Raises:
             CheckpointError: There is no whole one.
         """
-        checkpoint, damages = Checkpoint.latest(self.path)
+        checkpoint, damages = Checkpoint.latest(self.path, training=False)
         if checkpoint is None:
             why = f"; damaged: {damages[0]}" if damages else ""
             raise CheckpointError(
@@ -86,17 +87,27 @@ class Run:
             )
         return checkpoint, damages
 
-    def denoiser(self, *, weights: str = "ema", device: torch.device | None = None) -> Denoiser:
-        """The model, ready to draw, from the newest whole checkpoint.
+    def denoiser(
+        self,
+        checkpoint: Checkpoint | None = None,
+        *,
+        weights: str = "ema",
+        device: torch.device | None = None,
+    ) -> Denoiser:
+        """The model, ready to draw.
 
         Args:
+            checkpoint: Which; None takes the newest whole one.
             weights: "ema" for the averaged weights, "model" for those being trained.
             device: Where to put it; the accelerator if there is one.
 
         Raises:
             CheckpointError: There is no whole checkpoint, or it does not fit run.toml.
         """
-        checkpoint, _ = self.checkpoint()
+        if checkpoint is None:
+            checkpoint, damages = self.checkpoint()
+            for damage in damages:
+                warnings.warn(f"{damage}: taking {checkpoint.path.name} instead.", stacklevel=2)
         denoiser = load_config(checkpoint.config, str(checkpoint.path / CONFIG)).build_denoiser()
         kind = checkpoint.averages[0] if weights == "ema" else weights
         checkpoint.load_into(denoiser, kind)

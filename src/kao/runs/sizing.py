@@ -3,7 +3,7 @@
 import itertools
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Literal
 
 import torch
 
@@ -90,10 +90,16 @@ def resolve(config: RunConfig, prepared: PreparedSet, device: torch.device) -> R
         return config
     length = Length.parse(config.length, batch=config.training.batch)
     total = length.images or length.expected_images(images_per_second(config, prepared, device))
+    return with_intervals(config, total)
 
-    def every(asked: Any, times: int, *, least: int = 1) -> Any:
+
+def with_intervals(config: RunConfig, images: int) -> RunConfig:
+    """Replace the intervals that are "auto" by shares of a run of so many images."""
+    hooks = config.hooks
+
+    def every(asked: int | Literal["auto"], times: int, *, least: int = 1) -> int:
         """Images between two of `times` calls, with no fewer than `least` steps."""
-        return max(least * config.training.batch, total // times) if asked == "auto" else asked
+        return max(least * config.training.batch, images // times) if asked == "auto" else asked
 
     return replace(
         config,

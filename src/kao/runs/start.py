@@ -2,30 +2,49 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, NamedTuple
 
 import torch
 
 from kao.checkpoints import MODEL, Checkpoint
-from kao.config import Request, RunConfig, Table, dump, leaves
+from kao.config import Request, RunConfig, Table, dump, leaves, load_config
 from kao.config.run import CHANNELS
 from kao.data.prepare import prepare
 from kao.data.prepared import PreparedSet
 from kao.data.sources import open_source
-from kao.errors import CheckpointError, ConfigError, KaoError
-from kao.files import write_text, writing
+from kao.errors import CheckpointError, ConfigError, KaoError, TrainingError
+from kao.files import hold, write_text, writing
 from kao.machine import check_alone, check_precision, describe, versions
 from kao.networks.cost import flops, parameters
 from kao.runs.hooks import Checkpoints, Log, Samples, Trackers
 from kao.runs.run import CONFIG, SAMPLES, Run
-from kao.runs.sizing import default_recipe, fitted, regularised, resolve
+from kao.runs.sizing import (
+    default_recipe,
+    fitted,
+    regularised,
+    resolve,
+    with_intervals,
+    with_precision,
+)
 from kao.tracking import Jsonl, TensorBoard, Tracker, Wandb
-from kao.training import Hook, Trainer
+from kao.training import Hook, Length, Trainer
 
-CHANGEABLE = ("length", "hooks.", "sampling.", "tracking.")
-"""Keys that do not change what was learned so far, and so may change when a run goes on."""
+CHANGEABLE = (
+    "length",
+    "hooks.",
+    "sampling.",
+    "tracking.",
+    "data.source",
+    "optimizer.rate",
+    "training.precision",
+)
+"""Keys that may change when a run goes on.
+
+The first four do not touch what is learned.  Pictures may have moved: their fingerprint, not
+their place, decides.  Rate and precision are the ways out of a loss that is no longer finite.
+"""
 
 
 @dataclass
@@ -38,6 +57,7 @@ class Session:
         trainer: At the point where the run stands.
         tracker: Takes its events.
         prepared: The pictures.
+        lock: Keeps other processes out of the directory while it is open.
         resumed: Images seen when it was taken up; None for a new run.
         notes: What the user should be told before it starts.
     """
@@ -47,6 +67,7 @@ class Session:
     trainer: Trainer
     tracker: Tracker
     prepared: PreparedSet
+    lock: IO[str]
     resumed: int | None
     notes: list[str] = field(default_factory=list)
 
@@ -77,24 +98,37 @@ class Ask:
         return Request.of(recipe, self.overrides, flags)
 
 
-def configure(ask: Ask, device: torch.device) -> tuple[RunConfig, bool]:
+class Plan(NamedTuple):
+    """A configuration before pictures are looked at.
+
+    Attributes:
+        config: Checked; "auto" where a run that begins leaves it open.
+        exists: Whether there is a run to go on with.
+        notes: What changes in it.
+    """
+
+    config: RunConfig
+    exists: bool
+    notes: list[str]
+
+
+def configure(ask: Ask, device: torch.device) -> Plan:
     """The configuration that is asked for, before pictures are looked at.
+
+    A directory whose run has not come to its first checkpoint begins anew.
 
     Args:
         ask: What is asked for.
         device: Where it will train.
 
-    Returns:
-        The configuration, and whether the run exists.
-
     Raises:
         ConfigError: A key or value cannot work, no pictures are named, or the run exists with
             another configuration (the keys that differ are named).
     """
-    exists = (ask.run / CONFIG).is_file()
+    exists = (ask.run / CONFIG).is_file() and bool(Checkpoint.all(ask.run))
+    notes: list[str] = []
     if exists:
-        stored = Run.open(ask.run).config
-        config = _taken_up(stored, ask.request(ask.recipe).table, ask.run)
+        config, notes = _taken_up(ask)
     else:
         asked = ask.request(None).table
         recipe = ask.recipe or default_recipe(device, asked)
@@ -108,50 +142,68 @@ def configure(ask: Ask, device: torch.device) -> tuple[RunConfig, bool]:
     config.check()
     if config.training.precision != "auto":
         check_precision(config.training.precision, device)
-    return config, exists
+    return Plan(config, exists, notes)
 
 
-def _taken_up(stored: RunConfig, asked: Table, run: Path) -> RunConfig:
-    """The stored configuration with the changes that are allowed."""
-    request = Request(asked)
-    before, after = leaves(dump(stored)), leaves(dump(request.over(dump(stored))))
+def plan(ask: Ask, device: torch.device) -> RunConfig:
+    """What `open_session` would run, as far as it is known without preparing the pictures.
+
+    Intervals of a run in minutes stay "auto": they follow from a probe of the speed.
+
+    Args:
+        ask: What is asked for.
+        device: Where it would train.
+
+    Raises:
+        KaoError: As `open_session`, where it can be known.
+    """
+    config, exists, _ = configure(ask, device)
+    data = config.data
+    source = open_source(data.source, size=data.size, classes=data.classes)
+    if exists:
+        return config
+    if ask.recipe is None:
+        config = regularised(config, ask.request(None).table, len(source))
+    config = with_precision(config, device)
+    length = Length.parse(config.length, batch=config.training.batch)
+    return with_intervals(config, length.images) if length.images else config
+
+
+def _taken_up(ask: Ask) -> tuple[RunConfig, list[str]]:
+    """The stored configuration with the changes that are allowed, and a note on each."""
+    stored = Run.open(ask.run).config
     # "auto" was resolved when the run started; asking for it again asks for no change.
-    changes = {
-        key: value
-        for key, value in after.items()
-        if value != before.get(key) and value != "auto" and not _same_place(key, value, before)
+    asked = Request(_without_auto(ask.request(ask.recipe).table)).over(dump(stored))
+    _refuse_differences(stored, asked, f"{ask.run}")
+    # Of what may change, a recipe's own values are no wish: only what was typed is.
+    config = Request(_without_auto(ask.request(None).table)).over(dump(stored))
+    before, after = leaves(dump(stored)), leaves(dump(config))
+    changed = [key for key in after if after[key] != before.get(key)]
+    return config, [f"{key} was {before.get(key)!r} and is {after[key]!r} now." for key in changed]
+
+
+def _without_auto(table: Table) -> Table:
+    return {
+        key: _without_auto(value) if isinstance(value, dict) else value
+        for key, value in table.items()
+        if value != "auto"
     }
-    refused = [key for key in changes if not key.startswith(CHANGEABLE)]
-    gone = [key for key in before if key not in after and not key.startswith(CHANGEABLE)]
-    if refused or gone:
-        shown = [f"{key} = {before.get(key)!r} there and {changes[key]!r} now" for key in refused]
-        shown += [f"{key} = {before[key]!r} there and not at all now" for key in gone]
-        more = f" and {len(shown) - 4} more" if len(shown) > 4 else ""
+
+
+def _refuse_differences(there: RunConfig, now: RunConfig, place: str) -> None:
+    """Raise a ConfigError that names the keys that differ, of those that may not."""
+    before, after = leaves(dump(there)), leaves(dump(now))
+    differences = [
+        f"{key} = {before.get(key, 'not set')!r} there and {after.get(key, 'not set')!r} now"
+        for key in {**before, **after}
+        if before.get(key) != after.get(key) and not key.startswith(CHANGEABLE)
+    ]
+    if differences:
+        more = f" and {len(differences) - 4} more" if len(differences) > 4 else ""
         raise ConfigError(
-            f"{run} belongs to another configuration: {'; '.join(shown[:4])}{more}. Give the same "
-            f"settings to go on with it, or another --run."
+            f"{place} belongs to another configuration: {'; '.join(differences[:4])}{more}. Give "
+            f"the same settings to go on with it, or another --run."
         )
-    allowed = {k: v for k, v in changes.items() if k.startswith(CHANGEABLE)}
-    if not allowed:
-        return stored
-    changed = request.over(dump(stored))
-    return replace(
-        stored,
-        length=changed.length,
-        sampling=changed.sampling,
-        tracking=changed.tracking,
-        hooks=replace(
-            stored.hooks,
-            **{k.removeprefix("hooks."): v for k, v in allowed.items() if k.startswith("hooks.")},
-        ),
-    )
-
-
-def _same_place(key: str, value: Any, before: dict[str, Any]) -> bool:
-    """Whether two spellings of data.source are one place."""
-    if key != "data.source" or not before.get(key):
-        return False
-    return Path(str(value)).resolve() == Path(str(before[key])).resolve()
 
 
 def open_session(ask: Ask, device: torch.device) -> Session:
@@ -165,11 +217,10 @@ def open_session(ask: Ask, device: torch.device) -> Session:
         KaoError: Anything that the user can mend; nothing is lost.
     """
     check_alone()
-    config, exists = configure(ask, device)
+    config, exists, notes = configure(ask, device)
     data = config.data
     source = open_source(data.source, size=data.size, classes=data.classes)
     prepared = prepare(source, size=data.size, crop=data.crop)
-    notes: list[str] = []
     if exists:
         if prepared.fingerprint != data.fingerprint:
             raise ConfigError(
@@ -180,16 +231,21 @@ def open_session(ask: Ask, device: torch.device) -> Session:
         if ask.recipe is None:
             config = regularised(config, ask.request(None).table, len(prepared))
         config = resolve(config, prepared, device)
-    run = _write_directory(ask.run, config, prepared)
-
-    checkpoint, damages = Checkpoint.latest(run.path)
-    if damages and checkpoint:
+    with writing(ask.run):
+        (ask.run / SAMPLES).mkdir(parents=True, exist_ok=True)
+    lock = hold(ask.run)
+    checkpoint, damages = Checkpoint.latest(ask.run)
+    if checkpoint:
+        saved = load_config(checkpoint.config, str(checkpoint.path / CONFIG))
+        _refuse_differences(saved, config, f"{checkpoint.path}")
         notes += [f"{damage}: going back to {checkpoint.path.name}." for damage in damages]
+        Checkpoint.set_aside(ask.run, newer_than=checkpoint.images)
     elif damages:
         raise CheckpointError(
-            f"{run.path} has no whole checkpoint to go on from ({damages[0]}): restore one, or "
+            f"{ask.run} has no whole checkpoint to go on from ({damages[0]}): restore one, or "
             f"start again with another --run."
         )
+    run = _write_directory(ask.run, config, prepared)
     resumed = checkpoint.images if checkpoint else None
     tracker = _trackers(run, config, images=resumed or 0)
     trainer = config.build(prepared, device, lambda c: _hooks(run, c, tracker))
@@ -209,12 +265,11 @@ def open_session(ask: Ask, device: torch.device) -> Session:
         "resumed": resumed is not None,
     }
     tracker.event("start", trainer.progress.images, start)
-    return Session(run, config, trainer, tracker, prepared, resumed, notes)
+    return Session(run, config, trainer, tracker, prepared, lock, resumed, notes)
 
 
 def _write_directory(path: Path, config: RunConfig, prepared: PreparedSet) -> Run:
     with writing(path):
-        (path / SAMPLES).mkdir(parents=True, exist_ok=True)
         for name in ("audit.json", "contact.png"):
             shutil.copyfile(prepared.path / name, path / name)
     write_text(path / CONFIG, config.to_toml())
@@ -235,18 +290,29 @@ def _hooks(run: Run, config: RunConfig, tracker: Tracker) -> list[Hook]:
     hooks = config.hooks
     return [
         Log(tracker, every=int(hooks.log)),
-        Samples(run.path, config, tracker, every=int(hooks.samples)),
+        # Before the grids, which may take long, or fail.
         Checkpoints(run.path, config, tracker, every=int(hooks.checkpoints)),
+        Samples(run.path, config, tracker, every=int(hooks.samples)),
     ]
 
 
 def finish(session: Session, error: KaoError | None = None) -> str:
-    """Write the last event and close the trackers.
+    """Write the last event, close the trackers, let go of the directory.
+
+    After a loss that is no longer finite the weights before it are saved first.
+
+    Args:
+        session: Whose steps have ended.
+        error: What ended them, if it was one of ours.
 
     Returns:
         "finished", "interrupted" or "failed".
     """
     trainer = session.trainer
+    if isinstance(error, TrainingError):
+        for hook in trainer.hooks:
+            if isinstance(hook, Checkpoints):
+                hook(trainer)
     reason = "failed" if error else "finished" if trainer.done >= 1 else "interrupted"
     session.tracker.event(
         "end",
@@ -254,4 +320,5 @@ def finish(session: Session, error: KaoError | None = None) -> str:
         {"seconds": round(trainer.progress.seconds, 1), "reason": reason},
     )
     session.tracker.close()
+    session.lock.close()
     return reason

@@ -41,7 +41,8 @@ class Meter:
         """
         for loss, log_snr in zip(losses, level.snr.log().tolist(), strict=True):
             self._losses[sum(log_snr >= edge for edge in BAND_EDGES)].append(loss)
-        self._norms.append(norm)
+        if math.isfinite(norm):  # under fp16 the loss scaler skips steps whose gradient is not
+            self._norms.append(norm)
         self._images += len(losses)
         self._waited += waited
 
@@ -64,7 +65,7 @@ class Meter:
             "bands": {
                 names[i]: math.fsum(band) / len(band) for i, band in sorted(self._losses.items())
             },
-            "gradient_norm": math.fsum(self._norms) / len(self._norms),
+            "gradient_norm": math.fsum(self._norms) / max(1, len(self._norms)),
             "images_per_second": self._images / elapsed,
             "data_wait": self._waited / elapsed,
         }

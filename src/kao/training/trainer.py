@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from kao.data.loading import Batch
 from kao.diffusion import Denoiser, DenoisingLoss
 from kao.errors import CheckpointError, TrainingError
+from kao.machine import Precision
 from kao.pixels import to_float
 from kao.seeds import mixed_seed
 from kao.training.ema import EMA
@@ -64,7 +65,8 @@ class Trainer:
         optimizer: Over the denoiser's parameters.
         rate: Learning rate at its peak.
         schedule: Share of the peak at each step.
-        accelerator: Device and precision.
+        accelerator: Device, and the loss scaler of fp16.
+        precision: What the network computes in.
         length: How long to train.
         ema: Running averages of the weights, by name.
         hooks: Called in order.
@@ -82,6 +84,7 @@ class Trainer:
         rate: float,
         schedule: RateSchedule,
         accelerator: Accelerator,
+        precision: Precision,
         length: Length,
         ema: dict[str, EMA],
         hooks: Sequence[Hook] = (),
@@ -90,7 +93,8 @@ class Trainer:
     ):
         self.denoiser, self.loss, self.batches, self.optimizer = denoiser, loss, batches, optimizer
         self.rate, self.schedule, self.length = rate, schedule, length
-        self.accelerator, self.ema, self.hooks = accelerator, ema, hooks
+        self.accelerator, self.precision = accelerator, precision
+        self.ema, self.hooks = ema, hooks
         self.clip_norm, self.seed = clip_norm, seed
         self.progress, self.meter = Progress(), Meter()
         self.stopping = False
@@ -106,6 +110,18 @@ class Trainer:
     def learning_rate(self) -> float:
         """The learning rate of the next step."""
         return self.rate * self.schedule(self.progress.images, self.done)
+
+    def autocast(self) -> torch.autocast:
+        """The context in which the network computes in this run's precision.
+
+        Of our own, since accelerate's follows whatever run was built last in the process.
+        """
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+        return torch.autocast(
+            self.accelerator.device.type,
+            dtype[self.precision],
+            enabled=self.precision != "fp32",
+        )
 
     def stop(self) -> None:
         """End the run after the step in hand, as if it were interrupted there."""
@@ -124,7 +140,13 @@ class Trainer:
             batch = next(stream)
             waited = time.perf_counter() - asked
 
-            step = self.step(batch, waited=waited)
+            try:
+                step = self.step(batch, waited=waited)
+            except torch.OutOfMemoryError as error:
+                raise TrainingError(
+                    f"A step of {len(batch.images)} images does not fit into memory: lower "
+                    f"training.batch or network.width."
+                ) from error
             clock = self._clocked(since=clock)
             before = self.progress.images - len(batch.images)
             for i, hook in enumerate(self.hooks):
@@ -177,7 +199,7 @@ class Trainer:
             group["lr"] = self.learning_rate
 
         x0 = to_float(batch.images.to(self.accelerator.device, non_blocking=True))
-        with self.accelerator.autocast():
+        with self.autocast():
             losses = self.loss(self.denoiser, x0, None, generator)
         loss = losses.value.mean()
         self.accelerator.backward(loss)
@@ -192,8 +214,8 @@ class Trainer:
             raise TrainingError(
                 f"The loss is {report.loss:g} and its gradient {report.gradient_norm:g} after "
                 f"{images:,} images; before that step the loss was {self._last_loss:g}. Nothing of "
-                f"that step was kept: lower optimizer.rate (now {self.learning_rate:g}), or use "
-                f"training.precision = 'fp32', and start again from the last checkpoint."
+                f"that step was kept: go on with a lower optimizer.rate (now {self.rate:g}), or "
+                f"with training.precision=fp32."
             )
         self._last_loss = report.loss
         self.optimizer.step()
@@ -207,10 +229,12 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """What resuming needs beside the weights and their averages."""
+        scaler = self.accelerator.scaler
         return {
             "images": self.progress.images,
             "seconds": self.progress.seconds,
             "optimizer": self.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -221,6 +245,8 @@ class Trainer:
         """
         try:
             self.optimizer.load_state_dict(state["optimizer"])
+            if self.accelerator.scaler is not None and state["scaler"]:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
             self.progress = Progress(images=state["images"], seconds=state["seconds"])
         except (KeyError, ValueError) as error:
             raise CheckpointError(
