@@ -11,7 +11,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from kao.errors import ConfigError, MissingExtraError, OutputError
 from kao.tracking import METRICS, Jsonl, TensorBoard, Wandb, read_events
 
-TRAIN = {"loss": 0.5, "bands": {"<-4": 0.25, ">4": 1.0}, "learning_rate": 1e-3, "note": "no number"}
+TRAIN = {
+    "loss": 0.5,
+    "bands": {"<-4": 0.25, ">4": 1.0},
+    "learning_rate": 1e-3,
+    "no_figure": "a text",
+    "no_figure_either": True,
+}
 
 
 def lines(run):

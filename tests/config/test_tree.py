@@ -232,7 +232,8 @@ COSINE = {"kind": "cosine", "steps": 50}
         ({"steps": 9}, {"kind": "cosine", "steps": 9}),
         ({"kind": "cosine", "offset": 0.1}, {"kind": "cosine", "steps": 50, "offset": 0.1}),
         ({"kind": "linear"}, {"kind": "linear"}),
-        ("flow", "flow"),
+        ("flow", {"kind": "flow"}),
+        ("cosine", COSINE),
     ],
 )
 def test_a_component_of_another_kind_replaces_the_old_one_with_its_options(change, merged):

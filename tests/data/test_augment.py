@@ -108,9 +108,10 @@ def test_a_crop_moves_a_picture_by_up_to_its_reach_and_reflects_the_edges(size, 
 # --- blur ---------------------------------------------------------------------------------------
 
 
-def test_a_blur_of_next_to_nothing_changes_no_pixel():
+@pytest.mark.parametrize("blur", [1e-3, 1e-46])  # as float32, the second is 0
+def test_a_blur_of_next_to_nothing_changes_no_pixel(blur):
     images = pictures()
-    assert torch.equal(done(images, replace(OFF, blur=1e-3)), images)
+    assert torch.equal(done(images, replace(OFF, blur=blur)), images)
 
 
 def test_a_blur_keeps_the_mean_and_lessens_the_contrast():
@@ -130,15 +131,17 @@ def test_an_even_colour_stays_what_it_is_under_a_blur():
     assert torch.equal(done(images, replace(OFF, blur=4.0)), images)
 
 
-def test_a_blur_is_gaussian_with_the_standard_deviation_that_was_drawn():
-    image = torch.zeros(1, 3, 31, 31, dtype=torch.uint8)
-    image[:, :, 15] = 255  # a bright row: across it, the picture is the kernel
-    std = 3.0 * torch.rand(1, generator=torch.Generator().manual_seed(0)).item()
-    profile = done(image, replace(OFF, blur=3.0))[0, 0, :, 15].double()
+def test_a_blur_is_gaussian_with_the_standard_deviation_that_each_picture_drew():
+    images = torch.zeros(5, 3, 31, 31, dtype=torch.uint8)
+    images[:, :, 15] = 255  # a bright row: across it, the picture is the kernel
+    std = 3.0 * torch.rand(5, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    profiles = done(images, replace(OFF, blur=3.0))[:, :, :, 15].double()
     offsets = torch.arange(-15, 16, dtype=torch.float64)
-    kernel = torch.exp(-0.5 * (offsets / std) ** 2)
-    torch.testing.assert_close(profile, 255 * kernel / kernel.sum(), atol=1.0, rtol=0)
-    assert std > 0.5
+    kernels = torch.exp(-0.5 * (offsets / std[:, None]) ** 2)
+    expected = 255 * kernels / kernels.sum(1, keepdim=True)
+    for channel in range(3):
+        torch.testing.assert_close(profiles[:, channel], expected, atol=1.0, rtol=0)
+    assert std.max() > 2 * std.min()
 
 
 def test_a_blur_does_not_mix_channels_or_pictures():

@@ -242,6 +242,8 @@ def test_labels_of_a_table_are_classes_where_folders_are_not(tmp_path):
         ("metadata.jsonl", b'{"file_name": "0.png"}\n{"file_na', "line 2, is not JSON"),
         ("metadata.jsonl", b"[1]\n", "line 1, holds no JSON object"),
         ("metadata.jsonl", b'{"text": "x"}\n', "line 1, has no column"),
+        ("metadata.jsonl", b'{"a": ' + b"[" * 200_000, "line 1, is not JSON"),
+        ("metadata.csv", b"date,weight\n1,2\n", "remove the file if it is no table of captions"),
     ],
 )
 def test_a_damaged_table_is_refused_by_name_and_line(tmp_path, name, data, says):
@@ -284,6 +286,14 @@ def test_loops_of_links_end_and_dead_links_are_named(tmp_path):
     source = FolderSource(tmp_path)
     assert keys(source) == ["cat/0.png", "cat/1.png"]
     assert source.notes == ["left out cat/dead.png, self: links that lead nowhere"]
+
+
+def test_a_run_inside_the_folder_is_not_read_as_pictures(tmp_path):
+    fill(tmp_path, "0.png", "1.png", "runs/a/contact.png", "runs/a/samples/000000008-ema.png")
+    before = FolderSource(tmp_path).fingerprint
+    (tmp_path / "runs" / "a" / "run.toml").write_text("")
+    assert keys(FolderSource(tmp_path)) == ["0.png", "1.png"]
+    assert FolderSource(tmp_path).fingerprint != before
 
 
 def test_linked_folders_are_followed(tmp_path):

@@ -93,6 +93,16 @@ def test_a_split_is_taken_and_a_missing_one_named(tmp_path):
         HuggingFaceSource(str(tmp_path / "both"), split="tets")
 
 
+def test_a_split_of_a_set_without_that_split_is_refused(tmp_path):
+    with pytest.raises(DataError, match="not divided into splits: leave out 'test'"):
+        HuggingFaceSource(saved(tmp_path), split="test")
+    part = datasets.load_from_disk(str(tmp_path / "saved"))
+    datasets.DatasetDict(whole=part).save_to_disk(tmp_path / "one")
+    assert len(HuggingFaceSource(str(tmp_path / "one"))) == 4
+    with pytest.raises(DataError, match="no split 'test'"):
+        HuggingFaceSource(str(tmp_path / "one"), split="test")
+
+
 def test_a_folder_of_parquet_files_is_read(tmp_path):
     data = datasets.load_from_disk(saved(tmp_path, label=[0, 1, 2], text=list("abc")))
     (tmp_path / "parquet").mkdir()
@@ -148,5 +158,5 @@ def test_without_the_package_the_extra_is_named(monkeypatch):
         return original(name, *args)
 
     monkeypatch.setattr(builtins, "__import__", guarded)
-    with pytest.raises(MissingExtraError, match=r'pip install "kao\[hf\]"'):
+    with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[hf\]'"):
         HuggingFaceSource("any/thing")

@@ -211,6 +211,21 @@ def test_pad_keeps_all_between_white_bars():
     assert padded[0, :, 0].tolist() == [255] * 3 + [0] * 4 + [255] * 3
 
 
+def test_pad_resizes_the_picture_before_it_is_laid_between_bars():
+    image = torch.zeros(3, 40, 100, dtype=torch.uint8)
+    padded = fit(image, size=10, crop="pad", name="x")
+    assert padded[0, :, 0].tolist() == [255] * 3 + [0] * 4 + [255] * 3
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 40_000_000), (3, 40_000_000, 1), (3, 2, 9_999_999)])
+@pytest.mark.parametrize("crop", ["centre", "pad"])
+def test_a_line_of_millions_of_pixels_is_made_square_too(shape, crop):
+    image = torch.full((1, 1, 1), 100, dtype=torch.uint8).expand(shape)
+    square = fit(image, size=64, crop=crop, name="x")
+    assert square.shape == (3, 64, 64)
+    assert (square == 100).sum() == (3 * 64 if crop == "pad" else 3 * 64 * 64)
+
+
 def test_crop_none_takes_squares_only():
     square = torch.zeros(3, 12, 12, dtype=torch.uint8)
     assert fit(square, size=12, crop="none", name="x").shape == (3, 12, 12)

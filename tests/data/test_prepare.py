@@ -112,6 +112,20 @@ def test_pictures_that_cannot_be_read_are_skipped_and_named():
     assert (prepared.path / "skipped.txt").read_text() == "picture 3 is bad\npicture 20 is bad\n"
 
 
+@pytest.mark.parametrize("error", [OSError, MemoryError, RuntimeError])
+def test_a_picture_too_large_for_the_memory_is_skipped_and_named(error, monkeypatch):
+    def too_large(image, *, name, **options):
+        if name == "7.png":
+            raise error("out of memory\nat line 1")
+        return fit(image, name=name, **options)
+
+    monkeypatch.setattr(module, "fit", too_large)
+    prepared = prepare(Drawn(), size=8)
+    said = "7.png cannot be prepared (out of memory): copy it again or delete it."
+    assert prepared.audit.skipped == (said,)
+    assert len(prepared) == 39
+
+
 def test_fewer_than_two_readable_pictures_are_refused_and_nothing_is_left(cache):
     with pytest.raises(DataError, match=r"1 of 40 pictures .* could not: picture 0 is bad"):
         prepare(Drawn(bad=set(range(39))), size=8)
@@ -135,6 +149,15 @@ def test_what_was_prepared_is_reused():
     assert again.asked == 0
     assert second.path == first.path
     assert second.manifest == first.manifest
+
+
+def test_whether_a_set_stands_is_told_without_preparing_it(cache):
+    source = Drawn()
+    assert Preparation(source, size=8).standing() is None
+    assert source.asked == 0 and not cache.exists()
+    prepared = prepare(source, size=8)
+    assert Preparation(source, size=8).standing().manifest == prepared.manifest
+    assert Preparation(Drawn(41), size=8, out=prepared.path).standing() is None
 
 
 def test_another_size_crop_class_or_content_is_another_set():
@@ -204,7 +227,7 @@ def test_an_opened_set_is_handed_to_other_processes_by_its_path():
 # -------------------------------------------------------------------------------- whole or absent
 
 
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
 def test_an_exception_in_the_middle_leaves_nothing(cache, error):
     with pytest.raises(error):
         prepare(Drawn(bad={25}, error=error), size=8)

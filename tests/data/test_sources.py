@@ -50,10 +50,30 @@ def test_a_colon_in_a_path_is_no_prefix(faces):
     assert len(open_source(str(faces.parent / "12:30"), size=32)) == 2
 
 
-@pytest.mark.parametrize("spec", ["toy:many", "toy:-5", "toy:1.5", "hf:", "", "  "])
+@pytest.mark.parametrize(
+    "spec", ["toy:many", "toy:-5", "toy:1.5", "hf:", "hf:#test", "hf:a/b#", "", "  "]
+)
 def test_what_is_not_understood_is_refused(spec):
     with pytest.raises(ConfigError):
         open_source(spec, size=32)
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "split"),
+    [
+        ("hf:owner/name", "owner/name", None),
+        ("hf:owner/name#test", "owner/name", "test"),
+        ("hf:a#b#train", "a#b", "train"),
+    ],
+)
+def test_a_split_of_a_hugging_face_set_is_spelled_after_a_hash(monkeypatch, spec, name, split):
+    opened = []
+    monkeypatch.setattr(
+        "kao.data.sources.HuggingFaceSource",
+        lambda name, *, classes, split: opened.append((name, split)),
+    )
+    open_source(spec, size=32)
+    assert opened == [(name, split)]
 
 
 def test_every_prefix_leads_somewhere():

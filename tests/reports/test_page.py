@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 import torch
 from PIL import Image
+from torch.nn.functional import interpolate
 
 from kao.data.audit import Audit, Duplicates
 from kao.errors import CheckpointError, OutputError
@@ -301,6 +302,41 @@ def test_of_many_grids_the_page_carries_twelve_and_always_the_newest(run):
     captions = [i["alt"] for i in report(run).all("img") if i["alt"].endswith("pictures seen")]
     assert len(captions) == 12
     assert captions[0] == "1,000 pictures seen" and captions[-1] == "110,000 pictures seen"
+
+
+def faces_like(seed):
+    """A grid of 64 pictures of 64 pixels whose PNG is as large as one of photographs."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = 255 * torch.rand(64, 3, 16, 16, generator=generator)
+    smooth = interpolate(coarse, size=(64, 64), mode="bicubic", antialias=True)
+    noisy = smooth + 3 * torch.randn(smooth.shape, generator=generator)
+    return grid(noisy.clamp(0, 255).byte())
+
+
+def test_grids_of_64_pixels_are_carried_through_the_whole_run(run):
+    shutil.rmtree(run / "samples")
+    for seed in range(9):
+        save_picture(faces_like(seed), run / f"samples/{1000 * (seed + 1):09d}-ema.png")
+    sizes = [path.stat().st_size for path in (run / "samples").iterdir()]
+    assert min(sizes) > 500_000
+    tree = report(run)
+    frames = [image for image in tree.all("img") if image["alt"].endswith("pictures seen")]
+    assert len(frames) == 9
+    assert sum(len(frame["src"]) for frame in frames) < 2_000_000
+    first = Image.open(io.BytesIO(base64.b64decode(frames[0]["src"].partition(",")[2])))
+    assert (first.format, first.size) == ("WEBP", faces_like(0).size)
+    assert "grids; the others" not in tree.text
+
+
+def test_grids_that_do_not_fit_are_told_of(run, monkeypatch):
+    tree = report(run)
+    frames = [i["src"] for i in tree.all("img") if i["alt"].endswith("pictures seen")]
+    data = [len(base64.b64decode(source.partition(",")[2])) for source in frames]
+    assert "the others are in samples" not in tree.text
+    monkeypatch.setattr("kao.reports.page._TIMELINE_BYTES", sum(data) - 1)
+    assert "2 of 3 grids; the others are in samples" in report(run).text
+    monkeypatch.setattr("kao.reports.page._TIMELINE_BYTES", 1)
+    assert "The 3 grids do not fit here: see samples" in report(run).text
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

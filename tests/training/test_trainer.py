@@ -394,7 +394,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_weights(tiny_set,
     words = str(caught.value)
     assert words.startswith(told)
     assert "after 8 images; before that step the loss was" in words
-    assert "Nothing of that step was kept: lower optimizer.rate (now 0.001)" in words
+    assert "Nothing of that step was kept: go on with a lower optimizer.rate (now 0.001)" in words
     assert differing(before, weights(trainer)) == []
     assert trainer.progress.images == 2 * BATCH
 
