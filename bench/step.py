@@ -51,14 +51,14 @@ def kao_step(precision: str) -> tuple[Callable[[], object], int]:
     return lambda: trainer.step(next(stream)), parameters(trainer.denoiser)
 
 
-def unet(width: int, *, channels: int) -> UNet2DModel:
+def unet(widths: tuple[int, int, int], *, channels: int) -> UNet2DModel:
     """Three levels of two blocks, attention at the two smaller sizes, as in faces-32."""
     return UNet2DModel(
         sample_size=SIZE,
         in_channels=channels,
         out_channels=channels,
         layers_per_block=2,
-        block_out_channels=(width, 2 * width, 3 * width),
+        block_out_channels=widths,
         down_block_types=("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
         norm_num_groups=4,
@@ -66,13 +66,14 @@ def unet(width: int, *, channels: int) -> UNet2DModel:
 
 
 def of_equal_parameters(wanted: int, *, channels: int) -> UNet2DModel:
-    """The width whose number of parameters is nearest to `wanted`, which must be within 2 %."""
+    """Widths of about 1 : 2 : 3 whose parameters are nearest to `wanted`, and within 2 %."""
+    candidates = [(w, 2 * w, 3 * w + 8 * i) for w in (40, 48, 56) for i in (-2, -1, 0, 1, 2)]
     with torch.device("meta"):
-        counts = {w: parameters(unet(w, channels=channels)) for w in range(24, 80, 4)}
-    width = min(counts, key=lambda w: abs(counts[w] - wanted))
-    if abs(counts[width] / wanted - 1) > 0.02:
-        raise SystemExit(f"no width comes within 2 % of {wanted:,} parameters: {counts}")
-    return unet(width, channels=channels)
+        counts = {c: parameters(unet(c, channels=channels)) for c in candidates}
+    widths = min(counts, key=lambda c: abs(counts[c] - wanted))
+    if abs(counts[widths] / wanted - 1) > 0.02:
+        raise SystemExit(f"no widths come within 2 % of {wanted:,} parameters: {counts}")
+    return unet(widths, channels=channels)
 
 
 def plain_step(network: nn.Module, *, bf16: bool, fold: int) -> Callable[[], object]:
