@@ -11,6 +11,15 @@
 Each message is one sentence (or two) that says what was met, what was expected and what to do.
 """
 
+import difflib
+from collections.abc import Iterable
+
+
+def near_miss(word: str, known: Iterable[str]) -> str:
+    """The name that was probably meant, as words to add to a message; empty if none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f' (did you mean "{near[0]}"?)' if near else ""
+
 
 class KaoError(Exception):
     """A mistake that the user can mend."""

@@ -166,6 +166,17 @@ def test_another_seed_gives_another_run(tiny_set, changed):
     assert differing(weights(one), weights(other))
 
 
+def test_times_and_noise_follow_the_seed_and_the_images_seen(tiny_set):
+    def loss(seed, images):
+        trainer = trainer_of(tiny_set, seed=seed, dropout=0.0)
+        trainer.progress.images = images
+        # A new network predicts 0 whatever its seed: the loss is that of the batch's noise.
+        return trainer.step(next(trainer_of(tiny_set).batches(0))).loss
+
+    assert loss(1, 0) == loss(1, 0)
+    assert len({loss(1, 0), loss(2, 0), loss(1, BATCH)}) == 3
+
+
 def test_dropout_differs_from_step_to_step_and_follows_the_seed(tiny_set):
     losses = []
     for _ in range(2):

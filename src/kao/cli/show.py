@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kao.errors import ConfigError, KaoError
+from kao.errors import ConfigError, KaoError, near_miss
 
 if TYPE_CHECKING:
     from kao.runs import Run
@@ -56,8 +56,6 @@ def show(
 
     kinds = what or list(FILES)
     if unknown := [kind for kind in kinds if kind not in FILES]:
-        from kao.config.tree import near_miss
-
         raise ConfigError(
             f'kao show cannot draw "{unknown[0]}"{near_miss(unknown[0], FILES)}; it can draw: '
             f"{', '.join(FILES)}."

@@ -8,8 +8,8 @@ from importlib import resources
 from pathlib import Path
 
 from kao.config.run import RunConfig
-from kao.config.tree import Origin, Table, dump, from_overrides, merge, near_miss, parse
-from kao.errors import ConfigError
+from kao.config.tree import Origin, Table, dump, from_overrides, merge, parse
+from kao.errors import ConfigError, near_miss
 
 COMMAND_LINE = Origin("the command line")
 

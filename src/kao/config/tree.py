@@ -10,19 +10,18 @@ in the field's metadata, and `kind` in the table picks the entry:
 A registry entry is a dataclass (its fields are the options), a function (no options) or None.
 """
 
-import difflib
 import json
 import re
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from kao.errors import ConfigError
+from kao.errors import ConfigError, near_miss
 
 Table = dict[str, Any]
 T = TypeVar("T")
@@ -45,12 +44,6 @@ class Origin:
         pattern = re.compile(rf"^\s*{re.escape(key)}\s*=")
         lines = [n for n, line in enumerate(self.text.splitlines(), 1) if pattern.match(line)]
         return f"{self.name}:{lines[0]}" if len(lines) == 1 else self.name
-
-
-def near_miss(word: str, known: Iterable[str]) -> str:
-    """' (did you mean "width"?)', or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f' (did you mean "{close[0]}"?)' if close else ""
 
 
 def merge(base: Table, change: Table) -> Table:

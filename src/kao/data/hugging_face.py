@@ -7,8 +7,8 @@ from typing import Any
 
 from kao.data import pictures
 from kao.data.item import Item
-from kao.data.names import listed, near_miss, picked
-from kao.errors import DataError, MissingExtraError
+from kao.data.names import listed, picked
+from kao.errors import DataError, MissingExtraError, near_miss
 
 _CAPTION_COLUMNS = ("text", "caption")
 _SAVED = ("state.json", "dataset_dict.json")  # what save_to_disk leaves

@@ -1,10 +1,9 @@
 """Names of classes, folders and files: their order, and what to say of one that is not there."""
 
-import difflib
 import re
 from collections.abc import Sequence
 
-from kao.errors import DataError
+from kao.errors import DataError, near_miss
 
 
 def natural(names: Sequence[str] | set[str]) -> tuple[str, ...]:
@@ -36,12 +35,6 @@ def picked(known: Sequence[str], wanted: Sequence[str], *, of: str) -> tuple[str
                 f"its classes are {listed(known)}."
             )
     return tuple(name for name in known if name in wanted) or tuple(known)
-
-
-def near_miss(wanted: str, known: Sequence[str]) -> str:
-    """The name that was probably meant, as words to add to a message; empty if none is near."""
-    near = difflib.get_close_matches(wanted, known, n=1)
-    return f' (did you mean "{near[0]}"?)' if near else ""
 
 
 def listed(names: Sequence[str], most: int = 12) -> str:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from kao.data.names import listed, near_miss
+from kao.data.names import listed
 from kao.data.pictures import EXTENSIONS
 from kao.data.prepared import IMAGES
-from kao.errors import DataError
+from kao.errors import DataError, near_miss
 
 TABLES = ("captions.csv", "metadata.csv", "metadata.jsonl")
 """Files beside pictures that say more about them."""

@@ -14,13 +14,12 @@ that says what is drawn, so a model that learns from them can be asked for what 
     toy_faces        the set as an ImageSource
 """
 
-import difflib
 from collections.abc import Sequence
 
 from kao.data.item import Item
 from kao.data.toy.attributes import CLASSES, ToyFace, toy_face
 from kao.data.toy.drawing import check_size, draw
-from kao.errors import ConfigError, DataError
+from kao.errors import ConfigError, DataError, near_miss
 
 __all__ = ["CLASSES", "DRAWING", "ToyFace", "ToyFaces", "draw", "toy_face"]
 
@@ -93,6 +92,5 @@ class ToyFaces:
 
 
 def _no_such_class(name: str) -> str:
-    near = difflib.get_close_matches(name, CLASSES, n=1)
-    hint = f' (did you mean "{near[0]}"?)' if near else ""
+    hint = near_miss(name, CLASSES)
     return f'Toy faces have no class "{name}"{hint}: choose from {", ".join(CLASSES)}.'
