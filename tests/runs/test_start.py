@@ -526,3 +526,12 @@ def test_several_processes_are_refused(asked, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="WORLD_SIZE = 2, but kao trains in one process"):
         open_session(asked(), CPU)
+
+
+def test_a_folder_of_something_else_does_not_become_a_run(asked):
+    ask = asked()
+    ask.run.mkdir()
+    (ask.run / "mine.png").write_bytes(b"mine")
+    with pytest.raises(OutputError, match=r"is no run and holds mine\.png: give an empty"):
+        open_session(ask, CPU)
+    assert [file.name for file in ask.run.iterdir()] == ["mine.png"]

@@ -133,7 +133,9 @@ def train_loop(ask: "Ask", device: Any) -> "Session":
     for note in session.notes:
         say(note)
     trainer = session.trainer
-    if session.resumed is not None:
+    if session.resumed is not None and trainer.done >= 1:
+        say(f"{session.run.path} is finished; a greater length goes on with it.")
+    elif session.resumed is not None:
         say(
             f"Going on with {session.run.path} at {session.resumed:,} images "
             f"({100 * trainer.done:.0f} % of {session.config.length})."

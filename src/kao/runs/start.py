@@ -14,8 +14,8 @@ from kao.config.run import CHANNELS
 from kao.data.prepare import prepare
 from kao.data.prepared import PreparedSet
 from kao.data.sources import open_source
-from kao.errors import CheckpointError, ConfigError, KaoError, TrainingError
-from kao.files import hold, write_text, writing
+from kao.errors import CheckpointError, ConfigError, KaoError, OutputError, TrainingError
+from kao.files import LOCK, hold, write_text, writing
 from kao.machine import check_alone, check_precision, describe, versions
 from kao.networks.cost import flops, parameters
 from kao.runs.hooks import Checkpoints, Log, Samples, Trackers
@@ -218,6 +218,7 @@ def open_session(ask: Ask, device: torch.device) -> Session:
     """
     check_alone()
     config, exists, notes = configure(ask, device)
+    _refuse_foreign(ask.run)
     data = config.data
     source = open_source(data.source, size=data.size, classes=data.classes)
     prepared = prepare(source, size=data.size, crop=data.crop)
@@ -266,6 +267,19 @@ def open_session(ask: Ask, device: torch.device) -> Session:
     }
     tracker.event("start", trainer.progress.images, start)
     return Session(run, config, trainer, tracker, prepared, lock, resumed, notes)
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raise an OutputError for a folder that holds something and is no run."""
+    if not path.is_dir() or (path / CONFIG).is_file():
+        return
+    found = sorted(entry.name for entry in path.iterdir() if entry.name not in (LOCK, SAMPLES))
+    if found:
+        raise OutputError(
+            f"{path} is no run and holds {found[0]}"
+            f"{f' and {len(found) - 1} more' if len(found) > 1 else ''}: give an empty or new "
+            f"folder with --run."
+        )
 
 
 def _write_directory(path: Path, config: RunConfig, prepared: PreparedSet) -> Run:
