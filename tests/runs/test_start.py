@@ -12,15 +12,16 @@ from PIL import Image
 from kao.checkpoints import MODEL, Checkpoint
 from kao.config import load_config
 from kao.errors import CheckpointError, ConfigError, DataError, OutputError, TrainingError
-from kao.runs import Ask, Run, configure, finish, open_session
+from kao.runs import Ask, Run, configure, draw, finish, open_session
 from kao.runs.hooks import Samples
 from kao.tracking import read_events
+from kao.visualisation import grid
 
 CPU = torch.device("cpu")
 BATCH = 3  # so that an epoch of eight pictures ends within a batch
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def small(tiny):
     """A run in which everything that is drawn by lot matters: order, augmentation, dropout."""
     return (
@@ -80,12 +81,12 @@ def events(run, kind):
     return [event for event in read_events(run) if event["event"] == kind]
 
 
-@pytest.fixture
-def whole(asked):
+@pytest.fixture(scope="module")
+def whole(small, tmp_path_factory):
     """The weights that six steps without a stop end with."""
-    ask = asked(run="whole")
-    assert go(ask)[1] == "finished"
-    return weights(ask.run)
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    assert go(Ask(run, "toy:8", "toy-32", small, {"length": "6 steps"}))[1] == "finished"
+    return weights(run)
 
 
 # --- a new run ----------------------------------------------------------------------------------
@@ -176,6 +177,18 @@ def test_where_nothing_is_learned_all_grids_are_one_picture(asked):
     assert len(grids) == 1
 
 
+def test_the_last_grids_show_what_the_saved_weights_draw(asked):
+    ask = asked("optimizer.rate=0.05", "optimizer.schedule.warmup=0")
+    session, _ = go(ask)
+    shown = []
+    for name, kind in (("raw", "model"), ("ema", "ema")):
+        drawn = draw(session.run.denoiser(weights=kind), session.config, indices=range(2))
+        with Image.open(ask.run / "samples" / f"000000018-{name}.png") as picture:
+            shown.append(np.asarray(picture))
+        assert (shown[-1] == np.asarray(grid(torch.cat(list(drawn))))).all()
+    assert (shown[0] != shown[1]).any()
+
+
 def test_drawing_a_grid_changes_no_weight(asked):
     session = open_session(asked(), CPU)
     trainer = session.trainer
@@ -210,6 +223,37 @@ def test_few_pictures_get_dropout_unless_something_was_said(more, dropout, tiny,
 def test_a_recipe_that_is_named_is_taken_as_it_is(tiny, tmp_path):
     ask = Ask(tmp_path / "run", "toy:8", "faces-32", tiny, {"length": "1 step"})
     assert open_session(ask, CPU).config.network.dropout == 0.0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "data.augment.flip=false",
+        "data.augment.crop=0",
+        "data.augment.blur=1.0",
+        "data.augment.jitter=0.5",
+        "schedule=cosine",
+        "target=x0",
+        "network.dropout=0.1",
+        "network.level=add",
+        "loss.weight=plain",
+        "loss.norm=l1",
+        "loss.stratified=false",
+        "optimizer.rate=1e-4",
+        "optimizer.betas=[0.5,0.9]",
+        "optimizer.weight_decay=0.5",
+        "optimizer.clip_norm=1e-4",
+        "optimizer.schedule=cosine",
+        "ema.decay=0.01",
+        "training.batch=4",
+        "training.precision=bf16",
+    ],
+)
+def test_every_setting_of_training_changes_what_is_learned(change, asked, whole):
+    ask = asked(change, run="other")
+    go(ask)
+    averages = [next(v for k, v in end.items() if "ema" in k) for end in (weights(ask.run), whole)]
+    assert averages[0] != averages[1]
 
 
 # --- taken up again -----------------------------------------------------------------------------

@@ -78,7 +78,7 @@ class UNetConfig:
                 f"network.width = {self.width}; the sinusoidal embedding needs an even width of "
                 f"at least 4: try {max(4, self.width + self.width % 2)}."
             )
-        if self.groups < 1 or self.groups & (self.groups - 1):
+        if self.groups not in (1, 2, 4, 8, 16, 32):
             raise ConfigError(f"network.groups = {self.groups}; expected 1, 2, 4, 8, 16 or 32.")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"network.dropout = {self.dropout}; expected 0 or more, below 1.")
