@@ -107,3 +107,9 @@ def test_the_first_step_is_adamw_s():
     optimizer.step()
     expected = [2.0 * (1 - 0.1 * 0.5) - 0.1, -3.0 * (1 - 0.1 * 0.5) - 0.1]
     assert weight.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["weight_decay", "clip_norm"])
+def test_what_is_not_a_number_is_refused(name):
+    with pytest.raises(ConfigError, match="must be 0 or more"):
+        OptimizerConfig(**{name: float("nan")}).check()

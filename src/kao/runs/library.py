@@ -24,7 +24,7 @@ def train(
     """Train a model, or go on training it.
 
     Warns of what was passed over or changed when a run goes on; a bar shows on a terminal while
-    pictures are prepared.  What an interrupted step had saved stays.
+    pictures are prepared.  Ctrl-C keeps what the last checkpoint holds.
 
     Args:
         source: A folder or zip file of pictures, "hf:NAME" or "toy".

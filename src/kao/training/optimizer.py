@@ -113,7 +113,7 @@ class OptimizerConfig:
             raise ConfigError(
                 f"optimizer.betas = {list(self.betas)}; expected two numbers, 0 or more, below 1."
             )
-        if self.weight_decay < 0 or self.clip_norm < 0:
+        if not (self.weight_decay >= 0 and self.clip_norm >= 0):  # also refuses nan
             raise ConfigError(
                 f"optimizer.weight_decay = {self.weight_decay} and clip_norm = {self.clip_norm} "
                 f"must be 0 or more."
