@@ -1,6 +1,14 @@
-"""Decreasing times for samplers: float64, (steps + 1,), ending at 0."""
+"""Decreasing times for samplers: float64, (steps + 1,), ending at 0.
 
+uniform, trailing    equal steps of time, from t_max
+leading, linspace    the other two spacings of a chain's whole times
+Karras, LogSNR       by the noise-to-signal ratio, so they mean the same on every schedule
+Learned              by the density of times that a run has learned
+"""
+
+import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -55,50 +63,216 @@ def leading(schedule: NoiseSchedule, steps: int) -> Tensor:
         ConfigError: steps is out of range, or the schedule is continuous.
     """
     _check_steps(schedule, steps)
-    if not isinstance(schedule, DiscreteSchedule):
-        raise ConfigError(
-            f"The leading grid counts the steps of a discrete schedule, and "
-            f"{type(schedule).__name__} is continuous: choose the uniform or the karras grid."
-        )
+    _check_discrete("leading", schedule)
     times = torch.arange(steps - 1, -1, -1, dtype=torch.float64) * (schedule.t_max // steps) + 1
     return torch.cat([times, times.new_zeros(1)])
 
 
-def karras(
-    schedule: NoiseSchedule,
-    steps: int,
-    *,
-    sigma_min: float = 0.002,
-    sigma_max: float = 80.0,
-    rho: float = 7.0,
-) -> Tensor:
-    """Karras et al. (2022), eq. 5, on the noise-to-signal ratio sigma / alpha.
+def linspace(schedule: NoiseSchedule, steps: int) -> Tensor:
+    """The "linspace" spacing of Nichol & Dhariwal (2021) (Lin et al. 2024, table 2).
 
-    Placed by ratio rather than by time, so it means the same thing for every schedule.  On a
-    discrete schedule times fall between whole numbers.
+    `steps` times in equal steps from T to 1, rounded to whole times, and a last step from 1 to
+    0.  A single time is T: that of other code, 1, would start from an almost clean image.
 
     Args:
-        schedule: Whose times.
-        steps: At least 1; at most T on a discrete schedule.
-        sigma_min: Ratio of the last time before 0, or that of time 1 if a discrete schedule's
-            is larger: no network is trained below it.
-        sigma_max: Ratio of the first time, or that of t_max if it is smaller.
-        rho: How much the steps crowd towards 0.
+        schedule: A discrete one.
+        steps: In 1..T.
 
     Returns:
         Times, float64, (steps + 1,).
 
     Raises:
-        ConfigError: steps is out of range.
+        ConfigError: steps is out of range, or the schedule is continuous.
     """
     _check_steps(schedule, steps)
+    _check_discrete("linspace", schedule)
+    # Rounded as indices from 0, and upwards: halves go to even numbers as in other code.
+    gap = (schedule.t_max - 1) / max(steps - 1, 1)
+    times = (torch.arange(steps, dtype=torch.float64) * gap).round().flip(0) + 1
+    times[0] = schedule.t_max
+    return torch.cat([times, times.new_zeros(1)])
+
+
+@dataclass(frozen=True)
+class Karras:
+    """Karras et al. (2022), eq. 5, on the noise-to-signal ratio sigma / alpha.
+
+    Placed by ratio rather than by time, so it means the same thing for every schedule.  On a
+    discrete schedule times fall between whole numbers.
+
+    Attributes:
+        sigma_min: Ratio of the last time before 0, at least 1e-6; or that of time 1 if a
+            discrete schedule's is larger: no network is trained below it.
+        sigma_max: Ratio of the first time, above sigma_min, at most 1e6; or that of t_max if it
+            is smaller.
+        rho: How much the steps crowd towards 0, in [0.1, 1000].
+
+    Raises:
+        ConfigError: An option is out of range.
+    """
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        """Refuse ends that no schedule resolves, and a rho without meaning."""
+        _check_ends(self.sigma_min, self.sigma_max)
+        if not 0.1 <= self.rho <= 1000:
+            raise ConfigError(
+                f"grid.rho = {self.rho}, but it lies between 0.1 and 1000: 7 is the published "
+                f"value."
+            )
+
+    def __call__(self, schedule: NoiseSchedule, steps: int) -> Tensor:
+        """The times.
+
+        Args:
+            schedule: Whose times.
+            steps: At least 1; at most T on a discrete schedule.
+
+        Returns:
+            Times, float64, (steps + 1,).
+
+        Raises:
+            ConfigError: steps is out of range, or the schedule has no ratio between the ends.
+        """
+        ends = self.sigma_min, self.sigma_max
+        return _by_ratio(
+            schedule, steps, ends, lambda r: r ** (1 / self.rho), lambda r: r**self.rho
+        )
+
+
+@dataclass(frozen=True)
+class LogSNR:
+    """Equal steps of the log-snr (Lu et al. 2022a, "step size schedule"): Karras, rho -> inf.
+
+    Attributes:
+        sigma_min: Ratio sigma / alpha of the last time before 0; as in `Karras`.
+        sigma_max: Ratio of the first time; as in `Karras`.
+
+    Raises:
+        ConfigError: An option is out of range.
+    """
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+
+    def __post_init__(self) -> None:
+        """Refuse ends that no schedule resolves."""
+        _check_ends(self.sigma_min, self.sigma_max)
+
+    def __call__(self, schedule: NoiseSchedule, steps: int) -> Tensor:
+        """The times; arguments and errors are those of `Karras.__call__`."""
+        return _by_ratio(schedule, steps, (self.sigma_min, self.sigma_max), torch.log, torch.exp)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Equal shares of a learned density of times: steps lie close where the density is high.
+
+    Attributes:
+        knots: The density's quantile function at equally spaced shares from 0 to 1, as parts of
+            t_max: from 0 to 1, each at least 1e-9 above the one before; linear in between.
+            Empty: to be filled in from a run (`Times.knots`).
+
+    Raises:
+        ConfigError: The knots are not such a function.
+    """
+
+    knots: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse knots that do not rise from 0 to 1; none at all may still be filled in."""
+        if not self.knots:
+            return
+        if len(self.knots) < 2 or self.knots[0] != 0 or self.knots[-1] != 1:
+            raise ConfigError(
+                f"grid.knots has {len(self.knots)} numbers from {self.knots[0]} to "
+                f"{self.knots[-1]}, but a quantile function goes from 0 to 1 in two knots or "
+                f"more: take them from a run whose times are learned."
+            )
+        # The gap keeps times apart in float64, for any number of steps that is ever taken.
+        for i, (low, high) in enumerate(itertools.pairwise(self.knots)):
+            if not high - low >= 1e-9:
+                raise ConfigError(
+                    f"grid.knots[{i}] = {low} and grid.knots[{i + 1}] = {high}, but each knot "
+                    f"lies at least 1e-9 above the one before: take them from a run whose times "
+                    f"are learned."
+                )
+
+    def __call__(self, schedule: NoiseSchedule, steps: int) -> Tensor:
+        """The times, from t_max; on a discrete schedule whole, and no two the same.
+
+        Args:
+            schedule: Whose times; the one that the knots were learned on.
+            steps: At least 1; at most T on a discrete schedule.
+
+        Returns:
+            Times, float64, (steps + 1,).
+
+        Raises:
+            ConfigError: steps is out of range, or there are no knots.
+        """
+        _check_steps(schedule, steps)
+        if not self.knots:
+            raise ConfigError(
+                "The learned grid has no knots, which come from a run whose times are learned: "
+                "draw from a checkpoint of such a run, or choose another grid."
+            )
+        knots = torch.tensor(self.knots, dtype=torch.float64)
+        place = (len(knots) - 1) * torch.arange(steps + 1, dtype=torch.float64) / steps
+        i = place.floor().clamp(max=len(knots) - 2).long()
+        rising = schedule.t_max * torch.lerp(knots[i], knots[i + 1], place - i)
+        if isinstance(schedule, DiscreteSchedule):
+            # Up by one where rounding made two the same, then down where that went past T.
+            count = torch.arange(steps + 1, dtype=torch.float64)
+            rising = (rising.round() - count).cummax(0).values.clamp(max=schedule.t_max - steps)
+            rising = rising + count
+        return rising.flip(0)
+
+
+def _by_ratio(
+    schedule: NoiseSchedule,
+    steps: int,
+    ends: tuple[float, float],
+    bend: Callable[[Tensor], Tensor],
+    unbend: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Times at equal steps of bend(sigma / alpha), then 0: (steps + 1,).
+
+    Args:
+        schedule: Whose times.
+        steps: At least 1; at most T on a discrete schedule.
+        ends: Smallest and largest ratio, moved to where a network is trained.
+        bend: A rising function of the ratio, elementwise, and `unbend` its inverse.
+        unbend: See `bend`.
+
+    Raises:
+        ConfigError: steps is out of range, or the schedule has no ratio between the ends.
+    """
+    _check_steps(schedule, steps)
+    # No network is trained on a chain's times below 1; where time flows, any is near enough.
     cleanest = 1.0 if isinstance(schedule, DiscreteSchedule) else 0.0
-    ends = schedule(torch.tensor([cleanest, schedule.t_max], dtype=torch.float64))
-    least, most = (ends.sigma / ends.alpha).tolist()
-    first, last = min(sigma_max, most), max(sigma_min, least)
+    trained = schedule(torch.tensor([cleanest, schedule.t_max], dtype=torch.float64))
+    least, most = (trained.sigma / trained.alpha).tolist()
+    last, first = max(ends[0], least), min(ends[1], most)
+    if not last < first:
+        raise ConfigError(
+            f"The grid's noise-to-signal ratios, {ends[0]:.4g} to {ends[1]:.4g}, and those of the "
+            f"schedule, {least:.4g} to {most:.4g}, have no stretch in common: change "
+            f"grid.sigma_min or grid.sigma_max."
+        )
+    bent = bend(torch.tensor([first, last], dtype=torch.float64))
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
-    ratio = (first ** (1 / rho) * (1 - ramp) + last ** (1 / rho) * ramp) ** rho
-    return torch.cat([schedule.time_at(-2 * ratio.log()), ratio.new_zeros(1)])
+    ratio = unbend(bent[0] * (1 - ramp) + bent[1] * ramp)
+    times = schedule.time_at(-2 * ratio.log())
+    # The ends of the schedule are visited themselves, not times within rounding of them.
+    if last == least and steps > 1:
+        times[-1] = cleanest
+    if first == most:
+        times[0] = schedule.t_max
+    return torch.cat([times, times.new_zeros(1)])
 
 
 def _check_steps(schedule: NoiseSchedule, steps: int) -> None:
@@ -111,9 +285,30 @@ def _check_steps(schedule: NoiseSchedule, steps: int) -> None:
         )
 
 
-GRIDS: dict[str, Grid] = {
+def _check_discrete(grid: str, schedule: NoiseSchedule) -> None:
+    if not isinstance(schedule, DiscreteSchedule):
+        raise ConfigError(
+            f"The {grid} grid counts the steps of a discrete schedule, and "
+            f"{type(schedule).__name__} is continuous: choose the uniform or the karras grid."
+        )
+
+
+def _check_ends(sigma_min: float, sigma_max: float) -> None:
+    # Beyond 1e6, times near the end of a schedule are too close for float64.
+    if not 1e-6 <= sigma_min < sigma_max <= 1e6:
+        raise ConfigError(
+            f"grid.sigma_min = {sigma_min} and grid.sigma_max = {sigma_max}, but the ratios rise "
+            f"from one to the other within 1e-6 to 1e6: 0.002 and 80 are the published values."
+        )
+
+
+GRIDS: dict[str, Grid | type[Karras] | type[LogSNR] | type[Learned]] = {
     "uniform": uniform,
     "leading": leading,
     "trailing": trailing,
-    "karras": karras,
+    "linspace": linspace,
+    "karras": Karras,
+    "log_snr": LogSNR,
+    "learned": Learned,
 }
+"""A function has no options; a class is instantiated with them."""
