@@ -69,7 +69,9 @@ def test_one_time_for_all_images_is_the_same_as_that_time_for_each():
     one = denoiser(x, torch.tensor(500.0, dtype=torch.float64))
     seen_one = network.seen
     each = denoiser(x, torch.full((3,), 500.0, dtype=torch.float64))
-    for a, b in zip((*one, *seen_one[:2]), (*each, *network.seen[:2]), strict=True):
+    torch.testing.assert_close(one.x0, each.x0)
+    torch.testing.assert_close(one.eps, each.eps)
+    for a, b in zip(seen_one[:2], network.seen[:2], strict=True):
         torch.testing.assert_close(a, b)
 
 
@@ -117,6 +119,50 @@ def test_predictions_reproduce_the_noisy_image():
     alpha, sigma = curve(t).like(x)
     prediction = denoiser(x, t)
     torch.testing.assert_close(alpha * prediction.x0 + sigma * prediction.eps, x)
+
+
+class Halves(nn.Module):
+    """Returns one constant in the first half of its channels and another in the second."""
+
+    def __init__(self, y: float, v: float):
+        super().__init__()
+        self.y, self.v = y, v
+
+    def forward(self, x, label, condition):
+        return torch.cat([torch.full_like(x, self.y), torch.full_like(x, self.v)], dim=1)
+
+
+@pytest.mark.parametrize(("v", "variance"), [(-1.0, 0.0), (0.0, 0.5), (1.0, 1.0), (2.0, 1.5)])
+def test_a_learned_variance_is_the_second_half_of_the_channels_unclamped(v, variance):
+    x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([3.0, 800.0], dtype=torch.float64)
+    schedule = Linear().build()
+    prediction = Denoiser(Halves(0.7, v), schedule, targets.v, learned_variance=True)(x, t)
+    assert torch.equal(prediction.variance, torch.full_like(x, variance))
+    plain = Denoiser(Recorder(0.7), schedule, targets.v)(x, t)
+    assert torch.equal(prediction.x0, plain.x0) and torch.equal(prediction.eps, plain.eps)
+    assert plain.variance is None
+
+
+def test_the_raw_output_with_a_learned_variance_has_both_halves():
+    denoiser = Denoiser(Halves(0.7, 0.2), Linear().build(), targets.v, learned_variance=True)
+    output = denoiser.output(torch.zeros(1, 3, 2, 2), torch.tensor(5.0, dtype=torch.float64))
+    assert output.shape == (1, 6, 2, 2)
+    y, variance = denoiser.split(output)
+    assert torch.equal(y, output[:, :3]) and torch.equal(variance, (output[:, 3:] + 1) / 2)
+
+
+@pytest.mark.parametrize(
+    ("network", "learned_variance", "words"),
+    [
+        (Recorder(), True, "returns 3 channels for images of 3, .* learned .* must return 6"),
+        (Halves(0, 0), False, "returns 6 channels for images of 3, .* fixed .* must return 3"),
+    ],
+)
+def test_a_network_of_another_number_of_channels_is_refused(network, learned_variance, words):
+    denoiser = Denoiser(network, Linear().build(), targets.v, learned_variance=learned_variance)
+    with pytest.raises(ConfigError, match=words):
+        denoiser(torch.zeros(1, 3, 2, 2), torch.tensor(5.0, dtype=torch.float64))
 
 
 def test_clipping_bounds_the_image_and_leaves_the_noise():

@@ -18,15 +18,19 @@ from kao.errors import ConfigError
 class Prediction(NamedTuple):
     """What a network knows about x_t.
 
-    Both halves are kept because samplers clip one and not the other.
+    x_0 and eps are both kept because samplers clip one and not the other.  Read them by name.
 
     Attributes:
         x0: Predicted clean image, (B, C, H, W), in the units of the data ([-1, 1] for pixels).
         eps: Predicted noise, same shape, unit variance.
+        variance: Where the variance of a reverse step lies, same shape, by and large in [0, 1]:
+            0 is beta_tilde, 1 is beta, in logarithms (v of Nichol & Dhariwal 2021, eq. 15; see
+            `posterior.posterior_log_variance`).  None: the network was not taught to say.
     """
 
     x0: Tensor
     eps: Tensor
+    variance: Tensor | None = None
 
 
 def determinant(level: Level, target: Target) -> Tensor:
@@ -68,7 +72,7 @@ class Denoise(Protocol):
     schedule: NoiseSchedule
 
     def __call__(self, x: Tensor, t: Tensor) -> Prediction:
-        """Predict (x_0, eps) from `x` (B, C, H, W) at time `t`, float64, shape () or (B,)."""
+        """Predict from `x` (B, C, H, W) at time `t`, float64, shape () or (B,)."""
 
 
 class Denoiser(nn.Module):
@@ -76,13 +80,15 @@ class Denoiser(nn.Module):
 
     Args:
         network: Called as network(x, label, condition) -> y; x and y are (B, C, H, W),
-            label is float32 (B,).
+            label is float32 (B,).  With `learned_variance`, y is (B, 2C, H, W).
         schedule: The levels it is trained on.
         target: What y means.
         sigma_data: Standard deviation of the data.  If given, inputs are divided by
             sqrt(alpha^2 sigma_data^2 + sigma^2) (c_in of Karras et al. 2022); if None, they are
             left alone.
         label: What the network is told about the time.  None: the schedule's own `label`.
+        learned_variance: The second C channels of y are 2 variance - 1, with the variance of
+            `Prediction` (Nichol & Dhariwal 2021, sec. 3.1); they are not clamped.
 
     Raises:
         ConfigError: Where the schedule ends, x_0 cannot be told from (x, y): the eps target on
@@ -97,6 +103,7 @@ class Denoiser(nn.Module):
         *,
         sigma_data: float | None = None,
         label: Callable[[Tensor], Tensor] | None = None,
+        learned_variance: bool = False,
     ):
         super().__init__()
         _refuse_singular(schedule, target)
@@ -106,7 +113,7 @@ class Denoiser(nn.Module):
                 f"number: 0.5 fits most pictures in [-1, 1]."
             )
         self.network, self.schedule, self.target = network, schedule, target
-        self.sigma_data = sigma_data
+        self.sigma_data, self.learned_variance = sigma_data, learned_variance
         self.label = schedule.label if label is None else label
 
     def output(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
@@ -118,19 +125,45 @@ class Denoiser(nn.Module):
             condition: Whatever the network takes.
 
         Returns:
-            (B, C, H, W), in the units of the target and in `x`'s dtype: autocast ends here.
+            (B, C, H, W), or (B, 2C, H, W) with a learned variance, in `x`'s dtype: autocast ends
+            here.
+
+        Raises:
+            ConfigError: The network returns another number of channels.
         """
         label = self.label(t).to(x.device, torch.float32).expand(len(x))
         scaled = x
         if self.sigma_data is not None:
             alpha, sigma = self.schedule(t).like(x)
             scaled = x / (alpha**2 * self.sigma_data**2 + sigma**2).sqrt()
-        return self.network(scaled, label, condition).to(x.dtype)
+        y = self.network(scaled, label, condition)
+        channels = (2 if self.learned_variance else 1) * x.shape[1]
+        if y.shape[1] != channels:
+            means = "learned" if self.learned_variance else "fixed"
+            raise ConfigError(
+                f"The network returns {y.shape[1]} channels for images of {x.shape[1]}, but with a "
+                f"{means} variance it must return {channels}: build it with that many."
+            )
+        return y.to(x.dtype)
+
+    def split(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the network says of the images, and of the variance.
+
+        Args:
+            output: From `output`.
+
+        Returns:
+            y in the units of the target, and the variance of `Prediction`; both (B, C, H, W).
+        """
+        if not self.learned_variance:
+            return output, None
+        y, v = output.chunk(2, dim=1)
+        return y, (v + 1) / 2
 
     def forward(self, x: Tensor, t: Tensor, condition: Any = None) -> Prediction:
-        """Predict (x_0, eps); arguments as in `output`."""
-        y = self.output(x, t, condition)
-        return solve(x, y, self.schedule(t).like(x), self.target)
+        """Predict (x_0, eps) and the variance; arguments as in `output`."""
+        y, variance = self.split(self.output(x, t, condition))
+        return solve(x, y, self.schedule(t).like(x), self.target)._replace(variance=variance)
 
 
 def _refuse_singular(schedule: NoiseSchedule, target: Target) -> None:

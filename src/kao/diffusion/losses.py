@@ -1,4 +1,4 @@
-"""Training losses: where on the schedule, how much each level weighs, which norm.
+"""The training loss: regression on what the network outputs, weighted, and what may be added.
 
 Published losses are weights w on |x0_hat - x_0|^2, functions of snr = alpha^2 / sigma^2.  Plain
 MSE on a network's output y = a x_0 + b eps has w = (det / sigma)^2, det = alpha b - sigma a:
@@ -9,169 +9,86 @@ MSE on a network's output y = a x_0 + b eps has w = (det / sigma)^2, det = alpha
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from kao.diffusion.bound import variational_bound
 from kao.diffusion.denoiser import Denoiser, determinant
-from kao.diffusion.schedules import DiscreteSchedule, Level, NoiseSchedule
+from kao.diffusion.norms import Norm, l2
+from kao.diffusion.perceptual import Perceptual
+from kao.diffusion.schedules import Level
+from kao.diffusion.times import Times
+from kao.diffusion.uncertainty import Uncertainty
+from kao.diffusion.weights import Weight
 from kao.errors import ConfigError
-
-Times = Callable[[int, torch.Generator], Tensor]
-"""Draws B training times from a CPU generator: float64, (B,), in (0, t_max]."""
-
-Weight = Callable[[Level], Tensor]
-"""Weight on the squared error of x_0: level -> float64 of its shape, >= 0 and finite."""
-
-Norm = Callable[[Tensor], Tensor]
-"""Penalty of a residual, element by element."""
-
-
-def uniform(schedule: NoiseSchedule, *, stratified: bool = True) -> Times:
-    """Times spread evenly: over 1..T on a discrete schedule, over (0, t_max] on others.
-
-    Args:
-        schedule: Whose times.
-        stratified: Draw one time in each B-th part of the range, in random order, so that no
-            batch misses a noise band; the aim of Kingma et al. (2021), appendix I.1.  Each
-            image's own time is uniform either way.
-
-    Returns:
-        The draw.
-    """
-
-    def draw(batch: int, generator: torch.Generator) -> Tensor:
-        u = torch.rand(batch, generator=generator, dtype=torch.float64)
-        if stratified:
-            u = (torch.randperm(batch, generator=generator) + u) / batch
-        # (B - 1 + u) / B may round up to 1, which is outside [0, 1).
-        u = u.clamp(max=1 - 2**-53)
-        if isinstance(schedule, DiscreteSchedule):
-            return 1 + (u * schedule.t_max).floor()
-        return schedule.t_max * (1 - u)
-
-    return draw
-
-
-@dataclass(frozen=True)
-class MinSNR:
-    """min(snr, gamma): nearly clean images weigh no more than gamma (Hang et al. 2023).
-
-    Attributes:
-        gamma: Above 0; 5 in the paper.
-
-    Raises:
-        ConfigError: gamma is not a positive number.
-    """
-
-    gamma: float = 5.0
-
-    def __post_init__(self) -> None:
-        """Refuse a gamma that weighs nothing."""
-        if not 0 < self.gamma < math.inf:
-            raise ConfigError(
-                f"weight.gamma = {self.gamma}, but it must be a positive number: 5 is customary."
-            )
-
-    def __call__(self, level: Level) -> Tensor:
-        """The weight at `level`."""
-        return level.snr.clamp(max=self.gamma)
-
-
-def l2(residual: Tensor) -> Tensor:
-    """r^2."""
-    return residual.square()
-
-
-def l1(residual: Tensor) -> Tensor:
-    """|r|."""
-    return residual.abs()
-
-
-@dataclass(frozen=True)
-class Huber:
-    """r^2 / 2 up to delta, then the tangent line delta (|r| - delta / 2) (Huber 1964).
-
-    Attributes:
-        delta: Where the parabola ends, in units of the network's output, above 0.
-
-    Raises:
-        ConfigError: delta is not a positive number.
-    """
-
-    delta: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuse a delta that leaves no parabola."""
-        if not 0 < self.delta < math.inf:
-            raise ConfigError(
-                f"norm.delta = {self.delta}, but it must be a positive number: 1 is customary."
-            )
-
-    def __call__(self, residual: Tensor) -> Tensor:
-        """The penalty of each element."""
-        near = residual.abs().clamp(max=self.delta)
-        return near * (residual.abs() - near / 2)
-
-
-@dataclass(frozen=True)
-class Mixed:
-    """share |r| + (1 - share) r^2.
-
-    Attributes:
-        share: How much of the penalty is L1, in [0, 1].
-
-    Raises:
-        ConfigError: share is outside [0, 1].
-    """
-
-    share: float = 0.5
-
-    def __post_init__(self) -> None:
-        """Refuse what is no share."""
-        if not 0 <= self.share <= 1:
-            raise ConfigError(
-                f"norm.share = {self.share}, but the share of L1 lies between 0 and 1: "
-                f"0 is all L2, 1 is all L1."
-            )
-
-    def __call__(self, residual: Tensor) -> Tensor:
-        """The penalty of each element."""
-        return self.share * l1(residual) + (1 - self.share) * l2(residual)
 
 
 class Losses(NamedTuple):
     """The loss of each image, and where on the schedule it was taken.
 
     Attributes:
-        value: Mean penalty of each image, (B,), in the images' dtype and on their device.
+        value: What to average and descend, (B,), in the images' dtype and on their device.
         level: Noise level of each image, fields (B,), float64 on the CPU.
+        t: Time of each image, (B,), float64 on the CPU.
+        shown: The weighted norm alone, without what options add to it and without the weight of
+            the drawn time, (B,), like `value` but without gradient: what runs are compared by.
+        error: Mean squared error of x0_hat a pixel, (B,), like `shown`.
     """
 
     value: Tensor
     level: Level
+    t: Tensor
+    shown: Tensor
+    error: Tensor
 
 
-@dataclass(frozen=True)
-class DenoisingLoss:
+class DenoisingLoss(nn.Module):
     """Weighted regression on the denoiser's target.
 
-    Attributes:
+    A module, because times and uncertainty may have numbers of their own to learn and to save.
+
+    Args:
         times: Where on the schedule to train.
         weight: Weight on the squared error of x_0.  None: the plain mean of the norm over
             whatever the network outputs, which is what most papers write.  With a norm other
             than `l2` the same factor multiplies that norm.
         norm: Penalty of the residual in the network's output.
+        offset_noise: Standard deviation of a constant added to the noise of each image and
+            channel, so that an image's mean is learned too (Guttenberg 2023); 0.1 is customary.
+        input_perturbation: Standard deviation, in units of the noise, of more noise that the
+            network sees and is not asked for (Ning et al. 2023, gamma); 0.1 in the paper.
+        bound: Weight of the variational bound in bits per dimension, for a denoiser with learned
+            variance only; 0.001 in Nichol & Dhariwal (2021), eq. 16.
+        uncertainty: Divides levels by the loss they have.
+        perceptual: Adds a distance between images.
+
+    Raises:
+        ConfigError: A number is negative or not finite.
     """
 
-    times: Times
-    weight: Weight | None = None
-    norm: Norm = l2
+    def __init__(
+        self,
+        times: Times,
+        *,
+        weight: Weight | None = None,
+        norm: Norm = l2,
+        offset_noise: float = 0.0,
+        input_perturbation: float = 0.0,
+        bound: float = 0.0,
+        uncertainty: Uncertainty | None = None,
+        perceptual: Perceptual | None = None,
+    ):
+        super().__init__()
+        _refuse_out_of_range("offset_noise", offset_noise, customary="0.1")
+        _refuse_out_of_range("input_perturbation", input_perturbation, customary="0.1")
+        _refuse_out_of_range("bound", bound, customary="0.001")
+        self.times, self.weight, self.norm = times, weight, norm
+        self.offset_noise, self.input_perturbation = offset_noise, input_perturbation
+        self.bound, self.uncertainty, self.perceptual = bound, uncertainty, perceptual
 
-    def __call__(
+    def forward(
         self, denoiser: Denoiser, x0: Tensor, condition: Any, generator: torch.Generator
     ) -> Losses:
         """Loss of each image at a random time.
@@ -180,32 +97,70 @@ class DenoisingLoss:
             denoiser: The model under training.
             x0: Clean images or latents, (B, C, H, W), float32.
             condition: Whatever the network takes.
-            generator: Source of t and eps, on the CPU: the same seed draws the same loss
+            generator: Source of t and all noise, on the CPU: the same seed draws the same loss
                 on every device.
 
         Returns:
             Values and levels, in batch order.
+
+        Raises:
+            ConfigError: There is a bound and the denoiser has no learned variance, or the reverse.
         """
-        t = self.times(len(x0), generator)
+        _refuse_without_a_use(self.bound, denoiser)
+        t, importance = self.times(len(x0), generator)
         eps = torch.randn(x0.shape, generator=generator).to(x0)
+        if self.offset_noise > 0:
+            shift = torch.randn(*x0.shape[:2], 1, 1, generator=generator).to(x0)
+            eps = eps + self.offset_noise * shift
+        seen = eps
+        if self.input_perturbation > 0:
+            xi = torch.randn(x0.shape, generator=generator).to(x0)
+            seen = eps + self.input_perturbation * xi
+
         level = denoiser.schedule(t)
-        alpha, sigma = level.like(x0)
-        a, b = denoiser.target(level.like(x0))
-        y = denoiser.output(alpha * x0 + sigma * eps, t, condition)
-        value = self.norm(y - (a * x0 + b * eps)).flatten(1).mean(1)
+        here = level.like(x0)
+        a, b = denoiser.target(here)
+        output = denoiser.output(here.alpha * x0 + here.sigma * seen, t, condition)
+        y, variance = denoiser.split(output)
+        residual = y - (a * x0 + b * eps)
+        value = self.norm(residual).flatten(1).mean(1)
         if self.weight is not None:
             # MSE on y already weighs x_0 by (det / sigma)^2; divide that out, put ours in.
             natural = (determinant(level, denoiser.target) / level.sigma) ** 2
             value = value * (self.weight(level) / natural).to(value)
-        return Losses(value, level)
+        shown = value.detach()
+        # With x_t given, to be off by r in y is to be off by -(sigma / det) r in x_0.
+        off = -here.sigma / determinant(here, denoiser.target) * residual
+        x0_hat, error = x0 + off, off.detach().square().flatten(1).mean(1)
+
+        if self.uncertainty is not None:
+            u = self.uncertainty(level)
+            value = value / u.exp() + u
+        if self.perceptual is not None:
+            value = value + self.perceptual(x0_hat, x0, level)
+        if variance is not None:
+            bits = variational_bound(x0, x0_hat, variance, t, denoiser.schedule)
+            value = value + self.bound * bits
+        return Losses(value * importance.to(value), level, t, shown, error)
 
 
-WEIGHTS: dict[str, type[MinSNR] | None] = {"plain": None, "min_snr": MinSNR}
+def _refuse_out_of_range(name: str, value: float, *, customary: str) -> None:
+    if not 0 <= value < math.inf:
+        raise ConfigError(
+            f"loss.{name} = {value}, but it must be a number from 0 up: 0 turns it off, "
+            f"{customary} is customary."
+        )
 
-NORMS: dict[str, Norm | type[Huber] | type[Mixed]] = {
-    "l2": l2,
-    "l1": l1,
-    "huber": Huber,
-    "mixed": Mixed,
-}
-"""A function has no options; a class is instantiated with them."""
+
+def _refuse_without_a_use(bound: float, denoiser: Denoiser) -> None:
+    """Raise ConfigError if a variance would go unlearned, or a bound have nothing to teach."""
+    if bound > 0 and not denoiser.learned_variance:
+        raise ConfigError(
+            f"loss.bound = {bound}, but this denoiser has no learned variance for the bound to "
+            f"teach: build it with one, or set loss.bound = 0."
+        )
+    if bound == 0 and denoiser.learned_variance:
+        raise ConfigError(
+            "This denoiser has a learned variance, but loss.bound = 0 would never teach it: set "
+            "loss.bound = 0.001, or build it without."
+        )
