@@ -5,32 +5,12 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from kao.diffusion.denoiser import Denoise
+from kao.diffusion.denoiser import Denoise, Prediction
 from kao.diffusion.noise import Noise
+from kao.diffusion.posterior import forward_variance, posterior_log_variance, posterior_mean
 from kao.diffusion.samplers.base import Sampler
 from kao.diffusion.schedules import Level
 from kao.errors import ConfigError
-
-
-def forward_variance(t: Level, s: Level) -> Tensor:
-    """Variance of x_t given x_s, for any two levels s < t; beta_t if t = s + 1 in DDPM."""
-    return t.sigma**2 - (t.alpha / s.alpha * s.sigma) ** 2
-
-
-def posterior_mean(x_t: Tensor, x0: Tensor, t: Level, s: Level) -> Tensor:
-    """E[x_s | x_t, x_0], Ho et al. (2020), eq. 7, for any two levels s < t.
-
-    Args:
-        x_t: Images at level `t`, (B, C, H, W).
-        x0: Clean images, same shape.
-        t: The noisier level, fields of shape ().
-        s: The cleaner level, fields of shape ().
-
-    Returns:
-        (B, C, H, W).
-    """
-    ratio = t.alpha / s.alpha
-    return (ratio * s.sigma**2 * x_t + s.alpha * forward_variance(t, s) * x0) / t.sigma**2
 
 
 @dataclass(frozen=True)
@@ -41,20 +21,22 @@ class Ancestral(Sampler):
 
     Attributes:
         variance: "beta_tilde": the posterior's own, eq. 7, right for data that is one point;
-            "beta": that of x_t given x_s, right for data that is N(0, I) (their sec. 3.2).
+            "beta": that of x_t given x_s, right for data that is N(0, I) (their sec. 3.2);
+            "learned": between the two, as the network says (Nichol & Dhariwal 2021, eq. 15).
 
     Raises:
-        ConfigError: variance is neither.
+        ConfigError: variance is none of these; or, in `step`, it is to be learned and the
+            denoiser predicts none.
     """
 
-    variance: Literal["beta", "beta_tilde"] = "beta_tilde"
+    variance: Literal["beta", "beta_tilde", "learned"] = "beta_tilde"
 
     def __post_init__(self) -> None:
-        """Refuse another name, which would pass for "beta"."""
-        if self.variance not in ("beta", "beta_tilde"):
+        """Refuse another name."""
+        if self.variance not in ("beta", "beta_tilde", "learned"):
             raise ConfigError(
-                f'sampler.variance = {self.variance!r}, but the choices are "beta" and '
-                f'"beta_tilde".'
+                f'sampler.variance = {self.variance!r}, but the choices are "beta", "beta_tilde" '
+                f'and "learned".'
             )
 
     def step(
@@ -62,10 +44,20 @@ class Ancestral(Sampler):
     ) -> tuple[Tensor, Any]:
         """Move `x` from `t` to `s`; see `Sampler.step`."""
         here, there = denoise.schedule(t), denoise.schedule(s)
-        mean = posterior_mean(x, denoise(x, t).x0, here, there)
+        prediction = denoise(x, t)
+        mean = posterior_mean(x, prediction.x0, here, there)
         if there.sigma == 0:
             return mean, None
-        std = forward_variance(here, there).sqrt()
-        if self.variance == "beta_tilde":
-            std = std * there.sigma / here.sigma
-        return mean + std * noise(x), None
+        return mean + self._std(prediction, here, there) * noise(x), None
+
+    def _std(self, prediction: Prediction, t: Level, s: Level) -> Tensor:
+        """Of x_s about its mean: shape (), or (B, C, H, W) if learned."""
+        if self.variance == "learned":
+            if prediction.variance is None:
+                raise ConfigError(
+                    'sampler.variance = "learned", but the network was trained without a variance: '
+                    'choose "beta" or "beta_tilde", or train one with a variational bound.'
+                )
+            return (posterior_log_variance(t, s, prediction.variance) / 2).exp()
+        std = forward_variance(t, s).sqrt()
+        return std * s.sigma / t.sigma if self.variance == "beta_tilde" else std

@@ -14,11 +14,14 @@ class Sampler(ABC):
 
     A sampler holds numbers, never tensors; what it must remember between steps it returns.
     It integrates dx = x_0 d(alpha) + eps d(sigma), or a diffusion with the same marginals,
-    over any schedule.  Its coefficients are 0-d float64 tensors on the CPU: they multiply
-    float32 images on any device and leave them float32.
+    over any schedule, from pure noise (alpha = 0) if the schedule ends there, to clean images
+    (sigma = 0).  Its coefficients are 0-d float64 tensors on the CPU: they multiply float32
+    images on any device and leave them float32.
 
     Attributes:
-        order: Order of global accuracy on the probability-flow ODE.
+        order: Order of global accuracy, where steps are small and smoothly spaced, on the
+            probability-flow ODE; that of the law of the images for samplers that draw noise.
+            0: not an integrator, its law does not come nearer with the number of steps.
     """
 
     order: ClassVar[int] = 1

@@ -13,7 +13,7 @@ from kao.errors import ConfigError
 
 @dataclass(frozen=True)
 class DDIM(Sampler):
-    """Song et al. (2021), eq. 12, for any two levels.
+    """Song et al. (2021a), eq. 12, for any two levels.
 
     Attributes:
         eta: In [0, 1].  0: deterministic; 1: DDPM with the smaller variance, beta_tilde.
@@ -36,7 +36,7 @@ class DDIM(Sampler):
     ) -> tuple[Tensor, Any]:
         """Move `x` from `t` to `s`; see `Sampler.step`."""
         (alpha_t, sigma_t), (alpha_s, sigma_s) = denoise.schedule(t), denoise.schedule(s)
-        x0, eps = denoise(x, t)
+        prediction = denoise(x, t)
         std = self.eta * sigma_s * (1 - (alpha_t * sigma_s / (alpha_s * sigma_t)) ** 2).sqrt()
-        mean = alpha_s * x0 + (sigma_s**2 - std**2).sqrt() * eps
+        mean = alpha_s * prediction.x0 + (sigma_s**2 - std**2).sqrt() * prediction.eps
         return (mean if std == 0 else mean + std * noise(x)), None
