@@ -10,27 +10,78 @@ Four sentences make everything here compose with everything else:
 4. A loss is a weight w(snr) on |x0_hat - x_0|^2.
 
 Classes are exported here.  Functions that read best with the name of their module are used
-through it: `targets.v`, `losses.uniform`, `grids.karras`.
+through it: `targets.v`, `norms.l1`, `grids.uniform`.
 """
 
-from kao.diffusion import grids, losses, targets
-from kao.diffusion.denoiser import Denoise, Denoiser, Prediction, solve
-from kao.diffusion.grids import GRIDS, Grid
-from kao.diffusion.guidance import Clipped
+from kao.diffusion import (
+    editing,
+    grids,
+    inversion,
+    norms,
+    targets,
+)
+from kao.diffusion.bound import (
+    variational_bound,
+)
+from kao.diffusion.denoiser import (
+    Denoise,
+    Denoiser,
+    Prediction,
+    solve,
+)
+from kao.diffusion.grids import (
+    GRIDS,
+    Grid,
+    Karras,
+    Learned,
+    LogSNR,
+)
+from kao.diffusion.guidance import (
+    THRESHOLDS,
+    Clip,
+    Clipped,
+    Conditioned,
+    Dynamic,
+    DynamicallyClipped,
+    Guided,
+    Threshold,
+)
 from kao.diffusion.losses import (
-    NORMS,
-    WEIGHTS,
     DenoisingLoss,
-    Huber,
     Losses,
-    MinSNR,
+)
+from kao.diffusion.noise import (
+    Noise,
+    SeededNoise,
+    seeds_of,
+)
+from kao.diffusion.norms import (
+    NORMS,
+    Huber,
     Mixed,
     Norm,
-    Times,
-    Weight,
 )
-from kao.diffusion.noise import Noise, SeededNoise, seeds_of
-from kao.diffusion.samplers import DDIM, SAMPLERS, Ancestral, Heun, Sampler, sample, trajectory
+from kao.diffusion.perceptual import (
+    Perceptual,
+)
+from kao.diffusion.samplers import (
+    DDIM,
+    PNDM,
+    SAMPLERS,
+    Ancestral,
+    Consistency,
+    DPMSolver2M,
+    DPMSolver2MSDE,
+    DPMSolver2S,
+    DPMSolver3M,
+    Euler,
+    EulerAncestral,
+    Heun,
+    Sampler,
+    UniPC,
+    sample,
+    trajectory,
+)
 from kao.diffusion.schedules import (
     SCHEDULES,
     VE,
@@ -38,16 +89,47 @@ from kao.diffusion.schedules import (
     DiscreteSchedule,
     Flow,
     FlowSchedule,
+    Laplace,
     Level,
     Linear,
     NoiseSchedule,
     ScaledLinear,
     ScheduleConfig,
+    Sigmoid,
     VESchedule,
     VPCosine,
     VPCosineSchedule,
 )
-from kao.diffusion.targets import EDM, TARGETS, Row, Target
+from kao.diffusion.targets import (
+    EDM,
+    TARGETS,
+    Row,
+    Target,
+)
+from kao.diffusion.times import (
+    TIMES,
+    Draw,
+    LogitNormal,
+    LogNormal,
+    LossMoment,
+    Times,
+    TimesConfig,
+    Uniform,
+    Warped,
+)
+from kao.diffusion.uncertainty import (
+    Uncertainty,
+)
+from kao.diffusion.weights import (
+    P2,
+    WEIGHTS,
+    EDMWeight,
+    MinSNR,
+    SigmoidWeight,
+    SoftMinSNR,
+    TruncatedSNR,
+    Weight,
+)
 
 __all__ = [
     # schedules
@@ -62,6 +144,8 @@ __all__ = [
     "Linear",
     "ScaledLinear",
     "Cosine",
+    "Sigmoid",
+    "Laplace",
     "VPCosine",
     "VE",
     "Flow",
@@ -76,31 +160,70 @@ __all__ = [
     "Denoiser",
     "Prediction",
     "solve",
+    # guidance and thresholds
+    "THRESHOLDS",
+    "Threshold",
+    "Clip",
     "Clipped",
+    "Dynamic",
+    "DynamicallyClipped",
+    "Conditioned",
+    "Guided",
     # losses
-    "NORMS",
-    "WEIGHTS",
-    "losses",
     "DenoisingLoss",
     "Losses",
+    "TIMES",
     "Times",
+    "TimesConfig",
+    "Draw",
+    "Uniform",
+    "LogitNormal",
+    "LogNormal",
+    "LossMoment",
+    "Warped",
+    "WEIGHTS",
     "Weight",
-    "Norm",
     "MinSNR",
+    "SoftMinSNR",
+    "P2",
+    "EDMWeight",
+    "SigmoidWeight",
+    "TruncatedSNR",
+    "NORMS",
+    "norms",
+    "Norm",
     "Huber",
     "Mixed",
+    "Uncertainty",
+    "Perceptual",
+    "variational_bound",
     # sampling
     "GRIDS",
-    "SAMPLERS",
     "grids",
     "Grid",
+    "Karras",
+    "LogSNR",
+    "Learned",
     "Noise",
     "SeededNoise",
     "seeds_of",
+    "SAMPLERS",
     "Sampler",
     "Ancestral",
     "DDIM",
+    "PNDM",
+    "Euler",
     "Heun",
+    "DPMSolver2M",
+    "DPMSolver3M",
+    "DPMSolver2S",
+    "DPMSolver2MSDE",
+    "UniPC",
+    "EulerAncestral",
+    "Consistency",
     "sample",
     "trajectory",
+    # editing
+    "editing",
+    "inversion",
 ]
