@@ -1,0 +1,180 @@
+import pytest
+import torch
+
+from kao.errors import DataError
+from kao.metrics import KernelDistance, frechet_distance, moments
+
+
+def normal(*shape, seed):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+# --- kernel distance ----------------------------------------------------------------------------
+
+
+def literally(x, y):
+    """The estimator of Binkowski et al. (2018), eq. 4, pair by pair."""
+    x, y = (x - y.mean(0)) / y.std(0), (y - y.mean(0)) / y.std(0)
+
+    def kernel(a, b):
+        return (float(a @ b) / len(a) + 1) ** 3
+
+    def within(a):
+        pairs = [kernel(p, q) for i, p in enumerate(a) for j, q in enumerate(a) if i != j]
+        return sum(pairs) / len(pairs)
+
+    across = [kernel(p, q) for p in x for q in y]
+    return within(x) + within(y) - 2 * sum(across) / len(across)
+
+
+def test_it_is_the_published_estimator():
+    x, y = normal(7, 5, seed=0) * 1.5 + 0.4, normal(9, 5, seed=1)
+    assert KernelDistance(y)(x).value == pytest.approx(literally(x, y), rel=1e-12)
+
+
+def test_its_error_is_the_jackknifes():
+    """Each picture is left out in turn; the unit of the features stays that of all."""
+    x, y = normal(7, 5, seed=0) * 1.5 + 0.4, normal(9, 5, seed=1)
+    distance = KernelDistance(y)
+    x, y = ((part - y.mean(0)) / y.std(0) for part in (x, y))
+
+    def estimate(a, b):
+        k, m, n = (lambda p, q: (p @ q.T / 5 + 1) ** 3), len(a), len(b)
+        here, there = k(a, a), k(b, b)
+        within = (here.sum() - here.trace()) / (m * (m - 1))
+        return within + (there.sum() - there.trace()) / (n * (n - 1)) - 2 * k(a, b).mean()
+
+    variance = 0.0
+    for name, size in (("x", 7), ("y", 9)):
+        sets = {"x": x, "y": y}
+        kept = [torch.arange(size) != i for i in range(size)]
+        left_out = torch.stack([estimate(**_named(sets, name, keep)) for keep in kept])
+        variance += (size - 1) / size * (left_out - left_out.mean()).square().sum()
+    mended = y * 1.0  # y is standardised already, so the distance leaves it alone
+    score = KernelDistance(mended)(x)
+    assert score.error == pytest.approx(float(variance.sqrt()), rel=1e-9)
+    assert distance.name == score.name
+
+
+def _named(sets, name, keep):
+    chosen = sets | {name: sets[name][keep]}
+    return {"a": chosen["x"], "b": chosen["y"]}
+
+
+def test_sets_of_one_distribution_are_at_zero_on_average():
+    scores = [
+        KernelDistance(normal(60, 6, seed=2 * k))(normal(40, 6, seed=2 * k + 1)) for k in range(100)
+    ]
+    values = torch.tensor([score.value for score in scores])
+    assert abs(values.mean()) < 3 * values.std() / 10
+    assert values.min() < 0 < values.max()
+    assert all(abs(score.value) < 4 * score.error for score in scores)
+
+
+@pytest.mark.parametrize("few", [20, 200])
+def test_few_pictures_estimate_the_same_number_as_many(few):
+    """A distance that grew with fewer pictures would not compare slow samplers with fast ones."""
+    distance = KernelDistance(normal(300, 4, seed=0))
+    trials = torch.tensor(
+        [distance(normal(few, 4, seed=k) * 1.2 + 0.3).value for k in range(1, 101)]
+    )
+    many = distance(normal(2000, 4, seed=1000) * 1.2 + 0.3)
+    sem = float(trials.std()) / 10
+    assert float(trials.mean()) == pytest.approx(many.value, abs=3 * sem + 3 * many.error / 5)
+
+
+def test_the_error_says_how_much_other_pictures_would_change_the_score():
+    scores = [
+        KernelDistance(normal(400, 4, seed=2 * k))(normal(100, 4, seed=2 * k + 1) + 0.3)
+        for k in range(200)
+    ]
+    values = torch.tensor([score.value for score in scores])
+    errors = torch.tensor([score.error for score in scores])
+    covered = ((values - values.mean()).abs() < 1.96 * errors).float().mean()
+    assert 0.85 < covered < 0.99
+    assert float(errors.square().mean().sqrt()) == pytest.approx(float(values.std()), rel=0.3)
+
+
+def test_order_changes_nothing():
+    x, y = normal(30, 5, seed=0) + 0.2, normal(40, 5, seed=1)
+    one = KernelDistance(y)(x)
+    other = KernelDistance(y[torch.randperm(40)])(x[torch.randperm(30)])
+    assert other.value == pytest.approx(one.value, rel=1e-9)
+    assert other.error == pytest.approx(one.error, rel=1e-9)
+
+
+def test_the_unit_of_a_feature_changes_nothing():
+    x, y, unit = normal(30, 3, seed=0) + 0.2, normal(40, 3, seed=1), torch.tensor([1e-3, 1.0, 1e4])
+    assert KernelDistance(y * unit)(x * unit).value == pytest.approx(
+        KernelDistance(y)(x).value, rel=1e-9
+    )
+
+
+def test_a_feature_that_never_changes_is_harmless():
+    x, y = normal(30, 3, seed=0), normal(40, 3, seed=1)
+    x[:, 1] = y[:, 1] = 0.7
+    score = KernelDistance(y)(x)
+    assert abs(score.value) < 4 * score.error
+
+
+def test_a_score_says_what_it_is():
+    score = KernelDistance(normal(9, 2, seed=0), name="kernel distance, mine")(normal(5, 2, seed=1))
+    assert (score.name, score.samples) == ("kernel distance, mine", 5)
+
+
+def test_too_few_pictures_are_refused():
+    with pytest.raises(DataError, match=r"^2 pictures \(real\) are too few .*; expected 3 or more"):
+        KernelDistance(normal(2, 4, seed=0))
+    with pytest.raises(DataError, match=r"^2 pictures \(generated\) are too few"):
+        KernelDistance(normal(9, 4, seed=0))(normal(2, 4, seed=0))
+
+
+def test_pictures_of_a_model_that_diverged_are_refused():
+    x = normal(9, 4, seed=0)
+    x[3, 1] = torch.nan
+    with pytest.raises(DataError, match=r"^1 of 9 pictures \(generated\) have features that are"):
+        KernelDistance(normal(9, 4, seed=0))(x)
+
+
+# --- Frechet distance ---------------------------------------------------------------------------
+
+
+def covariance(width, seed):
+    a = normal(width, width, seed=seed)
+    return a @ a.T + 0.1 * torch.eye(width, dtype=torch.float64)
+
+
+def test_in_one_dimension_it_is_means_and_deviations():
+    def gaussian(mean, std):
+        return torch.tensor([mean]).double(), torch.tensor([[std**2]]).double()
+
+    found = frechet_distance(*gaussian(1.0, 2.0), *gaussian(4.0, 0.5))
+    assert found == pytest.approx((1 - 4) ** 2 + (2 - 0.5) ** 2, rel=1e-12)
+
+
+def test_of_covariances_that_commute_it_is_the_distance_of_their_roots():
+    q, _ = torch.linalg.qr(normal(5, 5, seed=0))
+    a, b = torch.arange(5).double(), torch.arange(5).flip(0).double() + 1
+    mean_a, mean_b = normal(5, seed=1), normal(5, seed=2)
+    expected = (mean_a - mean_b).square().sum() + (a.sqrt() - b.sqrt()).square().sum()
+    found = frechet_distance(mean_a, q * a @ q.T, mean_b, q * b @ q.T)
+    assert found == pytest.approx(float(expected), rel=1e-9)
+
+
+def test_it_is_symmetric_and_zero_for_equal_gaussians():
+    one, other = (normal(6, seed=1), covariance(6, 2)), (normal(6, seed=3), covariance(6, 4))
+    assert frechet_distance(*one, *other) == pytest.approx(frechet_distance(*other, *one), rel=1e-9)
+    assert frechet_distance(*one, *one) == pytest.approx(0, abs=1e-9)
+
+
+def test_covariances_without_full_rank_do_no_harm():
+    x = normal(4, 9, seed=0)  # four pictures in nine dimensions
+    assert frechet_distance(*moments(x), *moments(x)) == pytest.approx(0, abs=1e-6)
+    assert frechet_distance(*moments(x), *moments(x + 2)) == pytest.approx(9 * 4, rel=1e-6)
+
+
+def test_moments_are_those_of_a_sample():
+    mean, cov = moments(torch.tensor([[0.0, 0.0], [2.0, 0.0], [4.0, 3.0]]))
+    assert torch.equal(mean, torch.tensor([2.0, 1.0]).double())
+    assert torch.equal(cov, torch.tensor([[4.0, 3.0], [3.0, 3.0]]).double())
+    assert moments(torch.zeros(3, 1))[1].shape == (1, 1)
