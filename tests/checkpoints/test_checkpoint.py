@@ -11,7 +11,7 @@ from torch import nn
 
 from kao.checkpoints import FOLDER, MODEL, Checkpoint
 from kao.config import RunConfig
-from kao.config.run import DataConfig
+from kao.config.sections import DataConfig
 from kao.errors import CheckpointError, OutputError
 from kao.networks import UNetConfig
 from kao.runs import Run

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kao.config import RunConfig, SamplingConfig
-from kao.config.run import DataConfig, EMAConfig, TrainingConfig
+from kao.config.sections import DataConfig, EMAConfig, TrainingConfig
 from kao.data import prepare
 from kao.data.augment import AugmentConfig
 from kao.data.toy_faces import ToyFaces

@@ -31,20 +31,20 @@ def test_the_bands_cover_all_levels_from_noise_to_clean():
 )
 def test_a_loss_counts_in_the_band_of_its_noise_level(log_snr, band):
     counted = Meter()
-    counted.add([0.5], level_of(log_snr), norm=1.0, waited=0.0)
+    counted.add([0.5], [0.5], level_of(log_snr), norm=1.0, waited=0.0)
     assert counted.take()["bands"] == {band: 0.5}
 
 
 def test_pure_noise_counts_in_the_first_band():
     counted = Meter()
-    counted.add([0.5], Level(torch.zeros(1), torch.ones(1)), norm=1.0, waited=0.0)
+    counted.add([0.5], [0.5], Level(torch.zeros(1), torch.ones(1)), norm=1.0, waited=0.0)
     assert counted.take()["bands"] == {"<-4": 0.5}
 
 
 def test_figures_are_means_over_images_and_steps(clock):
     counted = Meter()
-    counted.add([1.0, 2.0, 6.0], level_of(-9, 1, 1.5), norm=3.0, waited=0.5)
-    counted.add([3.0], level_of(9), norm=5.0, waited=1.5)
+    counted.add([1.0, 2.0, 6.0], [1.0, 2.0, 6.0], level_of(-9, 1, 1.5), norm=3.0, waited=0.5)
+    counted.add([3.0], [3.0], level_of(9), norm=5.0, waited=1.5)
     clock.now += 8
     assert counted.take() == {
         "loss": (1 + 2 + 6 + 3) / 4,
@@ -55,21 +55,29 @@ def test_figures_are_means_over_images_and_steps(clock):
     }
 
 
+def test_bands_show_what_is_comparable_and_the_loss_what_is_descended():
+    counted = Meter()
+    counted.add([1.0, 2.0], [10.0, 20.0], level_of(-9, 9), norm=1.0, waited=0.0)
+    told = counted.take()
+    assert told["loss"] == 1.5
+    assert told["bands"] == {"<-4": 10.0, ">4": 20.0}
+
+
 def test_bands_are_told_from_the_noisiest_to_the_cleanest():
     counted = Meter()
-    counted.add([1.0, 2.0, 3.0], level_of(9, -9, 1), norm=1.0, waited=0.0)
+    counted.add([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], level_of(9, -9, 1), norm=1.0, waited=0.0)
     assert list(counted.take()["bands"]) == ["<-4", "0..2", ">4"]
 
 
 def test_after_a_line_counting_starts_again(clock):
     counted = Meter()
     assert counted.empty
-    counted.add([100.0], level_of(-9), norm=100.0, waited=3.0)
+    counted.add([100.0], [100.0], level_of(-9), norm=100.0, waited=3.0)
     assert not counted.empty
     clock.now += 5
     counted.take()
     assert counted.empty
-    counted.add([1.0], level_of(9), norm=2.0, waited=1.0)
+    counted.add([1.0], [1.0], level_of(9), norm=2.0, waited=1.0)
     clock.now += 4
     assert counted.take() == {
         "loss": 1.0,

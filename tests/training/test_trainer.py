@@ -6,9 +6,9 @@ import torch
 
 from kao.checkpoints import MODEL, Checkpoint
 from kao.config import RunConfig
-from kao.config.run import DataConfig, EMAConfig, TrainingConfig
+from kao.config.sections import DataConfig, EMAConfig, LossConfig, TrainingConfig
 from kao.data.augment import AugmentConfig
-from kao.diffusion import Losses
+from kao.diffusion import LossMoment, Warped
 from kao.errors import CheckpointError, TrainingError
 from kao.networks import UNetConfig
 from kao.training import OptimizerConfig, Trapezoid
@@ -182,10 +182,10 @@ def test_dropout_differs_from_step_to_step_and_follows_the_seed(tiny_set):
     for _ in range(2):
         trainer = trainer_of(tiny_set, dropout=0.5)
         run(trainer, 3)  # until what was zero at the start no longer hides it
-        batch, loss = next(trainer.batches(0)), trainer.loss
+        batch, loss = next(trainer.batches(0)), trainer.loss.forward
         # The same weights, batch, times and noise: dropout is all that is left to differ.
         trainer.optimizer.step = lambda: None
-        trainer.loss = lambda denoiser, x0, condition, generator, loss=loss: loss(
+        trainer.loss.forward = lambda denoiser, x0, condition, generator, loss=loss: loss(
             denoiser, x0, condition, torch.Generator().manual_seed(0)
         )
         losses.append([trainer.step(batch).loss for _ in range(3)])
@@ -393,13 +393,13 @@ def test_a_finished_run_in_minutes_is_still_finished_when_it_is_taken_up(tiny_se
 def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_weights(tiny_set, harm, told):
     trainer = trainer_of(tiny_set)
     run(trainer, 2)
-    before, loss = weights(trainer), trainer.loss
+    before, loss = weights(trainer), trainer.loss.forward
 
     def broken(*arguments):
-        value, level = loss(*arguments)
-        return Losses(harm(value), level)
+        losses = loss(*arguments)
+        return losses._replace(value=harm(losses.value))
 
-    trainer.loss = broken
+    trainer.loss.forward = broken
     with pytest.raises(TrainingError) as caught:
         run(trainer)
     words = str(caught.value)
@@ -434,3 +434,64 @@ def test_gradients_are_clipped_to_their_norm_all_together(tiny_set, limit, left)
     report = trainer.step(next(trainer.batches(trainer.progress.images)))
     assert report.gradient_norm > 1e-2
     assert norms == [pytest.approx(report.gradient_norm if left is None else left, rel=1e-3)]
+
+
+# --- what the loss learns -----------------------------------------------------------------------
+
+
+def learning(prepared, length="12 steps", hooks=(), times=None, **loss):
+    """A trainer whose loss has something to remember."""
+    config = RunConfig(
+        length=length,
+        data=DataConfig(size=prepared.size, augment=AUGMENT),
+        network=UNetConfig(width=8, levels=(1, 2), blocks=1, attention=(4,)),
+        loss=LossConfig(times=times or LossMoment(bins=4, warmup=2), **loss),
+        optimizer=OPTIMIZER,
+        ema=EMAConfig(decay=0.9),
+        training=TrainingConfig(batch=BATCH, precision="fp32"),
+    )
+    return config.build(prepared, torch.device("cpu"), lambda config: list(hooks))
+
+
+@pytest.mark.parametrize("times", [LossMoment(bins=4, warmup=2), Warped(bins=4, warmup=2)])
+def test_times_follow_what_each_step_found(tiny_set, times):
+    trainer = learning(tiny_set, times=times)
+    before = trainer.loss.times.knots(5)
+    run(trainer)
+    after = trainer.loss.times.knots(5)
+    assert after != before
+    assert (after[0], after[-1]) == (0.0, 1.0)
+
+
+def test_the_uncertainty_is_trained_with_the_model(tiny_set):
+    trainer = learning(tiny_set, uncertainty=True)
+    run(trainer)
+    assert all(parameter.any() for parameter in trainer.loss.uncertainty.parameters())
+
+
+def test_the_limit_of_the_gradient_counts_the_parameters_of_the_loss(tiny_set):
+    trainer = learning(tiny_set, uncertainty=True)
+    trainer.clip_norm = 1e-3
+    trainer.optimizer.step = lambda: None
+    trainer.optimizer.zero_grad = lambda set_to_none: None
+    trainer.step(next(trainer.batches(0)))
+    every = [*trainer.denoiser.parameters(), *trainer.loss.parameters()]
+    norms = torch.stack([p.grad.norm() for p in every])
+    assert norms.norm().item() == pytest.approx(1e-3, rel=1e-3)
+    assert trainer.loss.uncertainty.offset.grad.abs() > 0
+
+
+def test_what_the_loss_learned_survives_a_stop_to_the_byte(tiny_set):
+    straight = learning(tiny_set, uncertainty=True)
+    run(straight)
+    first = learning(tiny_set, uncertainty=True)
+    run(first, 5)
+    second = learning(tiny_set, uncertainty=True)
+    second.denoiser.load_state_dict(first.denoiser.state_dict())
+    second.loss.load_state_dict(first.loss.state_dict())
+    for name, average in second.ema.items():
+        average.load(first.ema[name].average)
+    second.load_state_dict(first.state_dict())
+    run(second)
+    assert differing(weights(straight), weights(second)) == []
+    assert differing(straight.loss.state_dict(), second.loss.state_dict()) == []

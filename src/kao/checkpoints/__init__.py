@@ -1,5 +1,5 @@
 """Checkpoints: the folder format.  Knows tensors and files, and nothing of trainers."""
 
-from kao.checkpoints.checkpoint import FOLDER, MODEL, Checkpoint
+from kao.checkpoints.checkpoint import FOLDER, LOSS, MODEL, Checkpoint
 
-__all__ = ["FOLDER", "MODEL", "Checkpoint"]
+__all__ = ["FOLDER", "LOSS", "MODEL", "Checkpoint"]

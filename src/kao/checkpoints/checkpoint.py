@@ -19,6 +19,7 @@ from kao.files import new_folder, writing
 
 FOLDER = "checkpoints"
 MODEL = "model"
+LOSS = "loss"
 _CARD, _STATE, _CONFIG = "card.json", "trainer.pt", "run.toml"
 
 
@@ -29,6 +30,7 @@ class Checkpoint:
         run.toml              the full configuration, defaults included
         model.safetensors     weights being trained
         ema-0.999.safetensors averaged weights, one file an average
+        loss.safetensors      what the loss learned: training times, uncertainty; if it did
         trainer.pt            optimiser and progress; only for resuming, opened with weights_only
         card.json             versions, images seen, size and SHA-256 of each file above
 

@@ -1,43 +1,39 @@
 """The whole configuration of a run, and how it becomes objects."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import tomli_w
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from kao.config.sections import (
+    DataConfig,
+    EMAConfig,
+    HooksConfig,
+    LossConfig,
+    SamplingConfig,
+    TrackingConfig,
+    TrainingConfig,
+    component,
+)
 from kao.config.tree import dump
-from kao.data.augment import AugmentConfig
 from kao.data.loading import batches
 from kao.data.prepare import MIN_SIZE
 from kao.data.prepared import PreparedSet
 from kao.diffusion import (
-    DDIM,
     EDM,
-    GRIDS,
-    NORMS,
-    SAMPLERS,
     SCHEDULES,
     TARGETS,
-    WEIGHTS,
-    Clipped,
     Denoise,
     Denoiser,
-    DenoisingLoss,
-    Grid,
-    MinSNR,
     NoiseSchedule,
-    Norm,
-    Sampler,
     ScheduleConfig,
     Target,
     VPCosine,
-    Weight,
     grids,
-    losses,
     targets,
 )
 from kao.errors import ConfigError
@@ -50,131 +46,11 @@ CHANNELS = 3
 _WEIGHTS = 4
 
 
-def component(registry: Mapping[str, Any], default: Any) -> Any:
-    """A field that holds one entry of a registry; see `config.tree`."""
-    return field(default_factory=lambda: default, metadata={"registry": registry})
-
-
 class NetworkConfig(Protocol):
     """An entry of NETWORKS."""
 
-    def build(self, *, channels: int, size: int) -> torch.nn.Module:
-        """The network for square pictures of `size` pixels."""
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """[data]: which pictures, and how they are cut.
-
-    Attributes:
-        source: A folder, a zip file, "hf:NAME" or "toy".
-        size: Side of the pictures that are learned, pixels.
-        crop: "centre" square, whole picture "pad"ded, or "none": refuse what is not square.
-        classes: First-level folders to take; empty takes all.
-        fingerprint: Of the prepared pictures; filled in when a run starts.
-        augment: What is done to each picture after loading.
-    """
-
-    source: str = ""
-    size: int = 32
-    crop: Literal["centre", "pad", "none"] = "centre"
-    classes: tuple[str, ...] = ()
-    fingerprint: str = ""
-    augment: AugmentConfig = AugmentConfig()
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """[loss].
-
-    Attributes:
-        weight: Weight on the squared error of x_0, as a function of snr.
-        norm: What is averaged over a picture's residual.
-        stratified: Spread the times of a batch evenly; the same mean with less noise.
-    """
-
-    weight: Weight | None = component(WEIGHTS, MinSNR())
-    norm: Norm = component(NORMS, losses.l2)
-    stratified: bool = True
-
-
-@dataclass(frozen=True)
-class EMAConfig:
-    """[ema]: the running average of the weights that pictures are drawn with.
-
-    Attributes:
-        decay: Weight kept at each step, below 1; smaller in the first steps.
-    """
-
-    decay: float = 0.999
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """[training].
-
-    Attributes:
-        batch: Pictures in a step.
-        precision: What the network computes in; "auto" asks the hardware when a run starts.
-    """
-
-    batch: int = 32
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-
-
-@dataclass(frozen=True)
-class SamplingConfig:
-    """[sampling]: how pictures are drawn where nothing else is said.
-
-    Attributes:
-        sampler: How the path is integrated.
-        grid: Where on it.
-        steps: In how many steps.
-        clipped: Clamp predicted pictures to what pixels can show, at each step.
-    """
-
-    sampler: Sampler = component(SAMPLERS, DDIM())
-    grid: Grid = component(GRIDS, grids.uniform)
-    steps: int = 25
-    clipped: bool = True
-
-
-@dataclass(frozen=True)
-class HooksConfig:
-    """[hooks]: what happens during a run, in images between two times.
-
-    "auto" spreads a fixed number over the run: 400 lines, 8 grids, 10 checkpoints.
-
-    Attributes:
-        log: Between lines of metrics.jsonl.
-        samples: Between sample grids.
-        checkpoints: Between checkpoints.
-        pictures: In a sample grid.
-        keep_last: Newest checkpoints that stay.
-        keep_every: Images; the first checkpoint past each multiple stays too; 0 for none.
-    """
-
-    log: int | Literal["auto"] = "auto"
-    samples: int | Literal["auto"] = "auto"
-    checkpoints: int | Literal["auto"] = "auto"
-    pictures: int = 64
-    keep_last: int = 2
-    keep_every: int = 0
-
-
-@dataclass(frozen=True)
-class TrackingConfig:
-    """[tracking]: where figures go beside metrics.jsonl.
-
-    Attributes:
-        tensorboard: Event files in the run directory.
-        wandb: Weights & Biases, with the extra `wandb`; WANDB_MODE=offline works.
-        project: Project name there.
-    """
-
-    tensorboard: bool = True
-    wandb: bool = False
-    project: str = "kao"
+    def build(self, *, channels: int, size: int, outputs: int | None = None) -> torch.nn.Module:
+        """The network for square pictures of `size` pixels; see `UNetConfig.build`."""
 
 
 @dataclass(frozen=True)
@@ -224,8 +100,10 @@ class RunConfig:
                 raise ConfigError(f"{name} = {value}; expected {least} or more.")
         if not 0 <= self.ema.decay < 1:
             raise ConfigError(f"ema.decay = {self.ema.decay}; expected 0 or more, below 1.")
-        self.build_denoiser("meta")
-        self.times(self.schedule.build())
+        denoiser = self.build_denoiser("meta")
+        loss = self.loss.build(denoiser.schedule, seed=self.seed)
+        drawn = self.with_learned_grid(loss.times.knots())
+        drawn.times(denoiser.schedule)
 
     def build_denoiser(self, device: str = "cpu") -> Denoiser:
         """The model, with weights drawn from the seed.
@@ -238,21 +116,42 @@ class RunConfig:
         """
         with torch.random.fork_rng(devices=[]), torch.device(device):
             torch.manual_seed(mixed_seed(_WEIGHTS, self.seed))
-            network = self.network.build(channels=CHANNELS, size=self.data.size)
+            network = self.network.build(
+                channels=CHANNELS,
+                size=self.data.size,
+                outputs=2 * CHANNELS if self.loss.bound > 0 else CHANNELS,
+            )
         return Denoiser(
             network,
             self.schedule.build(),
             self.target,
             sigma_data=self.target.sigma_data if isinstance(self.target, EDM) else None,
+            learned_variance=self.loss.bound > 0,
         )
 
     def times(self, schedule: NoiseSchedule) -> torch.Tensor:
-        """The grid of times that [sampling] asks for."""
+        """The grid of times that [sampling] asks for.
+
+        Raises:
+            ConfigError: It does not fit the schedule, or is to be learned and was not filled in.
+        """
         return self.sampling.grid(schedule, self.sampling.steps)
 
-    def clip(self, denoise: Denoise) -> Denoise:
-        """The denoiser as [sampling] wants it."""
-        return Clipped(denoise) if self.sampling.clipped else denoise
+    def with_learned_grid(self, knots: tuple[float, ...] | None) -> "RunConfig":
+        """The configuration with the grid "learned" filled in, where it asks for that.
+
+        Args:
+            knots: From `Times.knots`; None where nothing was learned.
+        """
+        grid = self.sampling.grid
+        if knots is None or not isinstance(grid, grids.Learned) or grid.knots:
+            return self
+        return replace(self, sampling=replace(self.sampling, grid=grids.Learned(knots)))
+
+    def wrap(self, denoise: Denoise) -> Denoise:
+        """The denoiser with the threshold of [sampling]."""
+        threshold = self.sampling.threshold
+        return denoise if threshold is None else threshold(denoise)
 
     def build(
         self,
@@ -281,15 +180,12 @@ class RunConfig:
             mixed_precision="fp16" if self.training.precision == "fp16" else "no",
         )
         denoiser = self.build_denoiser().to(accelerator.device)
-        optimizer = accelerator.prepare(self.optimizer.build(denoiser.parameters()))
-        schedule = denoiser.schedule
+        loss = self.loss.build(denoiser.schedule, seed=self.seed).to(accelerator.device)
+        learned = [*denoiser.parameters(), *loss.parameters()]
+        optimizer = accelerator.prepare(self.optimizer.build(learned))
         return Trainer(
             denoiser,
-            DenoisingLoss(
-                losses.uniform(schedule, stratified=self.loss.stratified),
-                weight=self.loss.weight,
-                norm=self.loss.norm,
-            ),
+            loss,
             lambda images: batches(
                 prepared,
                 batch=self.training.batch,

@@ -49,18 +49,19 @@ class UNetConfig:
     resample: Literal["conv", "residual"] = "conv"
     stem: Literal[1, 2, 4] = 1
 
-    def build(self, *, channels: int, size: int) -> "UNet":
+    def build(self, *, channels: int, size: int, outputs: int | None = None) -> "UNet":
         """The network for square pictures.
 
         Args:
-            channels: Of the pictures, in and out.
+            channels: Of the pictures.
             size: Of the pictures, in pixels.
+            outputs: Channels of what it says; None: as many as the pictures have.
 
         Raises:
             ConfigError: The options do not fit each other or the size.
         """
         self.check(size)
-        return UNet(self, channels=channels, size=size)
+        return UNet(self, channels=channels, size=size, outputs=outputs or channels)
 
     def sizes(self, size: int) -> list[int]:
         """Feature-map sizes from the first level to the last, for pictures of `size` pixels."""
@@ -132,9 +133,10 @@ class UNet(nn.Module):
         config: Checked options.
         channels: Of the pictures.
         size: Of the pictures, in pixels; decides where attention goes.
+        outputs: Channels of what it says.
     """
 
-    def __init__(self, config: UNetConfig, *, channels: int, size: int):
+    def __init__(self, config: UNetConfig, *, channels: int, size: int, outputs: int):
         super().__init__()
         self.width, self.stem = config.width, config.stem
         embedding = 4 * config.width
@@ -203,10 +205,10 @@ class UNet(nn.Module):
                     self.up.append(Stage(nn.Sequential(double, conv)))
 
         self.norm_out = group_norm(current, config.groups)
-        self.conv_out = zeroed(nn.Conv2d(current, channels * config.stem**2, 3, padding=1))
+        self.conv_out = zeroed(nn.Conv2d(current, outputs * config.stem**2, 3, padding=1))
 
     def forward(self, x: Tensor, label: Tensor, condition: None = None) -> Tensor:
-        """Map pictures (B, C, H, W) and noise labels (B,), about 0..1000, to (B, C, H, W)."""
+        """Map pictures (B, C, H, W) and noise labels (B,), about 0..1000, to (B, outputs, H, W)."""
         embedding = F.silu(self.embed(sinusoids(label, self.width)))
 
         h = self.conv_in(F.pixel_unshuffle(x, self.stem))

@@ -1,7 +1,7 @@
 """Runs: their directory, how they start and go on, what they draw."""
 
 from kao.runs.library import sample, train
-from kao.runs.run import Run, draw, with_sampling
+from kao.runs.run import Run, draw, guided, with_sampling
 from kao.runs.start import Ask, Plan, Session, configure, finish, open_session, plan
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "configure",
     "draw",
     "finish",
+    "guided",
     "open_session",
     "plan",
     "sample",

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kao.checkpoints import MODEL, Checkpoint
+from kao.checkpoints import LOSS, MODEL, Checkpoint
 from kao.config import RunConfig
 from kao.diffusion import Denoiser
 from kao.machine import memory_in_use, versions
@@ -81,11 +81,12 @@ class Samples:
         if trainer.stopping and trainer.done < 1:
             return  # a thousand steps of many pictures may outlast whoever sent the signal
         denoiser, images = trainer.denoiser, trainer.progress.images
+        config = self.config.with_learned_grid(trainer.loss.times.knots())
         # The averages come last: theirs is the newest grid of a run.
         for kind, weights in {"raw": None, "ema": next(iter(trainer.ema.values())).average}.items():
             with _weights(denoiser, weights), trainer.autocast():
                 pictures = torch.cat(
-                    list(draw(denoiser, self.config, indices=range(self.config.hooks.pictures)))
+                    list(draw(denoiser, config, indices=range(config.hooks.pictures)))
                 )
             file = Path(SAMPLES) / f"{images:09d}-{kind}.png"
             save_picture(grid(pictures), self.run / file)
@@ -126,6 +127,7 @@ class Checkpoints:
     def __call__(self, trainer: Trainer) -> None:
         """Write one, tell the tracker, remove those that need not stay."""
         images = trainer.progress.images
+        learned = trainer.loss.state_dict()
         Checkpoint.write(
             self.run,
             images=images,
@@ -133,6 +135,7 @@ class Checkpoints:
             weights={
                 MODEL: trainer.denoiser.state_dict(),
                 **{name: average.average for name, average in trainer.ema.items()},
+                **({LOSS: learned} if learned else {}),
             },
             state=trainer.state_dict(),
             card={"versions": versions(), "seconds": trainer.progress.seconds},

@@ -71,4 +71,4 @@ def sample(run: Run | str | Path, *, n: int = 16, seed: int = 0) -> Tensor:
         CheckpointError: The run is missing or has no whole checkpoint.
     """
     opened = run if isinstance(run, Run) else Run.open(run)
-    return torch.cat(list(draw(opened.denoiser(), opened.config, indices=range(n), seed=seed)))
+    return torch.cat(list(draw(opened.denoiser(), opened.drawing(), indices=range(n), seed=seed)))

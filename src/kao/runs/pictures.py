@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kao.config import RunConfig
-from kao.config.run import DataConfig
+from kao.config.sections import DataConfig
 from kao.data.prepare import Preparation
 from kao.data.prepared import PreparedSet
 from kao.data.sources import open_source

@@ -9,10 +9,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from kao.checkpoints import Checkpoint
+from kao.checkpoints import LOSS, Checkpoint
 from kao.config import RunConfig, SamplingConfig, load_config
 from kao.config.run import CHANNELS
-from kao.diffusion import Denoiser, sample, seeds_of
+from kao.diffusion import Denoise, Denoiser, Guided, Times, grids, sample, seeds_of
 from kao.errors import CheckpointError
 from kao.machine import device as best_device
 from kao.pixels import to_uint8
@@ -72,6 +72,35 @@ class Run:
             raise CheckpointError(f"{file} cannot be read ({error}).") from error
         return load_config(text, str(file))
 
+    def drawing(self, sampling: SamplingConfig | None = None) -> RunConfig:
+        """The configuration to draw with: a learned grid is filled in from the newest checkpoint.
+
+        Args:
+            sampling: Another way to draw than the run's own.
+
+        Raises:
+            ConfigError: The grid does not fit the schedule, or the run has learned none.
+        """
+        config = self.config
+        sampling = sampling or config.sampling
+        times = self.learned_times() if isinstance(sampling.grid, grids.Learned) else None
+        return with_sampling(config, sampling, knots=times.knots() if times else None)
+
+    def learned_times(self) -> Times | None:
+        """The training times as the newest checkpoint has them; None where they are not learned.
+
+        Raises:
+            CheckpointError: There is no whole checkpoint.
+        """
+        config = self.config
+        times = config.loss.times.build(config.schedule.build())
+        if times.knots() is None:
+            return None
+        saved = self.checkpoint()[0].weights(LOSS)
+        own = {name: saved[f"times.{name}"] for name in times.state_dict()}
+        times.load_state_dict(own)
+        return times
+
     def checkpoint(self) -> tuple[Checkpoint, list[str]]:
         """The newest whole checkpoint, and sentences on newer ones that are damaged.
 
@@ -114,6 +143,34 @@ class Run:
         return denoiser.to(device or best_device()).eval().requires_grad_(False)
 
 
+def guided(denoiser: Denoiser, config: RunConfig) -> Denoise:
+    """The model as [sampling] wants it: guided by a worse one, then with its threshold.
+
+    Args:
+        denoiser: The model, on its device.
+        config: Its [sampling] says how.
+
+    Raises:
+        CheckpointError: The worse model is no run and no checkpoint, or is of other pictures.
+    """
+    guidance = config.sampling.guidance
+    if not guidance.worse or guidance.scale == 1:
+        return config.wrap(denoiser)
+    path = Path(guidance.worse)
+    checkpoint = Checkpoint(path) if (path / CONFIG).is_file() and path.name.isdecimal() else None
+    run = Run(path.parent.parent) if checkpoint else Run.open(path)
+    worse = run.denoiser(checkpoint, device=next(denoiser.parameters()).device)
+    return config.wrap(
+        Guided(
+            denoiser,
+            worse,
+            scale=guidance.scale,
+            interval=guidance.interval,
+            rescale=guidance.rescale,
+        )
+    )
+
+
 def draw(
     denoiser: Denoiser,
     config: RunConfig,
@@ -134,11 +191,11 @@ def draw(
     Yields:
         uint8, (up to `batch`, 3, S, S), in the order of `indices`.
     """
-    times = config.times(denoiser.schedule)
+    times, denoise = config.times(denoiser.schedule), guided(denoiser, config)
     for start in range(0, len(indices), batch):
         seeds = seeds_of(seed, indices[start : start + batch])
         x = sample(
-            config.clip(denoiser),
+            denoise,
             config.sampling.sampler,
             times,
             (CHANNELS, config.data.size, config.data.size),
@@ -148,12 +205,19 @@ def draw(
         yield to_uint8(x).cpu()
 
 
-def with_sampling(config: RunConfig, sampling: SamplingConfig) -> RunConfig:
+def with_sampling(
+    config: RunConfig, sampling: SamplingConfig, *, knots: tuple[float, ...] | None = None
+) -> RunConfig:
     """The configuration with another way to draw, checked against its schedule.
 
+    Args:
+        config: Of a run.
+        sampling: How to draw.
+        knots: Where the training times were learned, for the grid "learned": `Times.knots`.
+
     Raises:
-        ConfigError: The grid does not fit the schedule.
+        ConfigError: The grid does not fit the schedule, or is to be learned and was not.
     """
-    changed = replace(config, sampling=sampling)
+    changed = replace(config, sampling=sampling).with_learned_grid(knots)
     changed.times(changed.schedule.build())
     return changed

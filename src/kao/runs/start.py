@@ -8,7 +8,7 @@ from typing import IO, NamedTuple
 
 import torch
 
-from kao.checkpoints import MODEL, Checkpoint
+from kao.checkpoints import LOSS, MODEL, Checkpoint
 from kao.config import Request, RunConfig, Table, dump, leaves, load_config
 from kao.config.run import CHANNELS
 from kao.data.prepare import prepare
@@ -252,6 +252,8 @@ def open_session(ask: Ask, device: torch.device) -> Session:
     trainer = config.build(prepared, device, lambda c: _hooks(run, c, tracker))
     if checkpoint:
         checkpoint.load_into(trainer.denoiser, MODEL)
+        if trainer.loss.state_dict():
+            checkpoint.load_into(trainer.loss, LOSS)
         for name, average in trainer.ema.items():
             average.load(checkpoint.weights(name))
         trainer.load_state_dict(checkpoint.state())

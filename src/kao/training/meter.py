@@ -24,23 +24,35 @@ class Meter:
         self._clear()
 
     def _clear(self) -> None:
-        self._losses: dict[int, list[float]] = defaultdict(list)
+        self._losses: list[float] = []
+        self._bands: dict[int, list[float]] = defaultdict(list)
         self._norms: list[float] = []
         self._images = 0
         self._waited = 0.0
         self._started = time.perf_counter()
 
-    def add(self, losses: list[float], level: Level, *, norm: float, waited: float) -> None:
+    def add(
+        self,
+        losses: list[float],
+        shown: list[float],
+        level: Level,
+        *,
+        norm: float,
+        waited: float,
+    ) -> None:
         """Count one step.
 
         Args:
-            losses: Loss of each image.
+            losses: Loss of each image, as it is descended.
+            shown: Loss of each image as it compares between noise levels and between runs:
+                without what corrects for where the times were drawn.
             level: Noise level of each image, (B,).
             norm: Norm of all gradients together, before clipping.
             waited: Seconds this step waited for its batch.
         """
-        for loss, log_snr in zip(losses, level.snr.log().tolist(), strict=True):
-            self._losses[sum(log_snr >= edge for edge in BAND_EDGES)].append(loss)
+        self._losses += losses
+        for loss, log_snr in zip(shown, level.snr.log().tolist(), strict=True):
+            self._bands[sum(log_snr >= edge for edge in BAND_EDGES)].append(loss)
         if math.isfinite(norm):  # under fp16 the loss scaler skips steps whose gradient is not
             self._norms.append(norm)
         self._images += len(losses)
@@ -61,9 +73,9 @@ class Meter:
         elapsed = time.perf_counter() - self._started
         names = band_names()
         report: dict[str, float | dict[str, float]] = {
-            "loss": math.fsum(math.fsum(band) for band in self._losses.values()) / self._images,
+            "loss": math.fsum(self._losses) / self._images,
             "bands": {
-                names[i]: math.fsum(band) / len(band) for i, band in sorted(self._losses.items())
+                names[i]: math.fsum(band) / len(band) for i, band in sorted(self._bands.items())
             },
             "gradient_norm": math.fsum(self._norms) / max(1, len(self._norms)),
             "images_per_second": self._images / elapsed,

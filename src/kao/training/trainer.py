@@ -60,9 +60,9 @@ class Trainer:
 
     Args:
         denoiser: The model; trained in place, on the accelerator's device.
-        loss: Loss of each image.
+        loss: Loss of each image; it may learn, too.
         batches: From images seen to the stream of batches that follows.
-        optimizer: Over the denoiser's parameters.
+        optimizer: Over the parameters of the denoiser and of the loss.
         rate: Learning rate at its peak.
         schedule: Share of the peak at each step.
         accelerator: Device, and the loss scaler of fp16.
@@ -204,7 +204,8 @@ class Trainer:
         loss = losses.value.mean()
         self.accelerator.backward(loss)
         limit = self.clip_norm or float("inf")
-        norm = self.accelerator.clip_grad_norm_(self.denoiser.parameters(), limit)
+        learned = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = self.accelerator.clip_grad_norm_(learned, limit)
 
         values = losses.value.detach().tolist()
         report = Step(loss=sum(values) / len(values), gradient_norm=float(norm), waited=waited)
@@ -224,11 +225,15 @@ class Trainer:
         self.progress.images += len(batch.images)
         for average in self.ema.values():
             average.update(self.progress.images, len(batch.images))
-        self.meter.add(values, losses.level, norm=report.gradient_norm, waited=waited)
+        shown, error = losses.shown.cpu().double(), losses.error.cpu().double()
+        self.loss.times.update(losses.t, shown, error)
+        self.meter.add(
+            values, shown.tolist(), losses.level, norm=report.gradient_norm, waited=waited
+        )
         return report
 
     def state_dict(self) -> dict[str, Any]:
-        """What resuming needs beside the weights and their averages."""
+        """What resuming needs beside the weights, their averages and what the loss learned."""
         scaler = self.accelerator.scaler
         return {
             "images": self.progress.images,

@@ -1,0 +1,227 @@
+"""The tables of a configuration: one frozen dataclass each."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from kao.data.augment import AugmentConfig
+from kao.diffusion import (
+    DDIM,
+    GRIDS,
+    NORMS,
+    SAMPLERS,
+    THRESHOLDS,
+    TIMES,
+    WEIGHTS,
+    Clip,
+    DenoisingLoss,
+    Grid,
+    MinSNR,
+    NoiseSchedule,
+    Norm,
+    Perceptual,
+    Sampler,
+    Threshold,
+    TimesConfig,
+    Uncertainty,
+    Uniform,
+    Weight,
+    grids,
+    norms,
+)
+from kao.metrics import feature_maps
+
+
+def component(registry: Mapping[str, Any], default: Any) -> Any:
+    """A field that holds one entry of a registry; see `config.tree`."""
+    return field(default_factory=lambda: default, metadata={"registry": registry})
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """[data]: which pictures, and how they are cut.
+
+    Attributes:
+        source: A folder, a zip file, "hf:NAME" or "toy".
+        size: Side of the pictures that are learned, pixels.
+        crop: "centre" square, whole picture "pad"ded, or "none": refuse what is not square.
+        classes: First-level folders to take; empty takes all.
+        fingerprint: Of the prepared pictures; filled in when a run starts.
+        augment: What is done to each picture after loading.
+    """
+
+    source: str = ""
+    size: int = 32
+    crop: Literal["centre", "pad", "none"] = "centre"
+    classes: tuple[str, ...] = ()
+    fingerprint: str = ""
+    augment: AugmentConfig = AugmentConfig()
+
+
+@dataclass(frozen=True)
+class PerceptualConfig:
+    """[loss.perceptual]: how far the predicted picture is from the right one in features.
+
+    Attributes:
+        weight: Of the term; 0 leaves it out.
+        network: "wavelets", which needs no download, or the path of a TorchScript file: LPIPS's
+            VGG-16, or any network from pictures in [-1, 1] to features.
+        below: Largest noise-to-signal ratio sigma / alpha at which the term counts: past it
+            a prediction is an average of pictures, which features should not judge.
+    """
+
+    weight: float = 0.0
+    network: str = "wavelets"
+    below: float = 1.0
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """[loss].
+
+    Attributes:
+        times: Where on the schedule to train.
+        weight: Weight on the squared error of x_0, as a function of snr.
+        norm: What is averaged over a picture's residual.
+        offset_noise: Standard deviation of noise that all pixels of a channel share, added to eps.
+        input_perturbation: Standard deviation of noise that the network sees and is not asked for.
+        bound: Weight of the variational bound, from which the network learns the variance of each
+            step (0.001 as published); 0: no learned variance.
+        uncertainty: Whether the noise levels are balanced by a learned uncertainty.
+        perceptual: A term in the features of another network.
+    """
+
+    times: TimesConfig = component(TIMES, Uniform())
+    weight: Weight | None = component(WEIGHTS, MinSNR())
+    norm: Norm = component(NORMS, norms.l2)
+    offset_noise: float = 0.0
+    input_perturbation: float = 0.0
+    bound: float = 0.0
+    uncertainty: bool = False
+    perceptual: PerceptualConfig = PerceptualConfig()
+
+    def build(self, schedule: NoiseSchedule, *, seed: int) -> DenoisingLoss:
+        """The loss, at the start of a run.
+
+        Args:
+            schedule: Of the denoiser.
+            seed: Of the uncertainty's frequencies.
+
+        Raises:
+            ConfigError: A value is out of range, or the perceptual network cannot be loaded.
+        """
+        perceptual = self.perceptual
+        return DenoisingLoss(
+            self.times.build(schedule),
+            weight=self.weight,
+            norm=self.norm,
+            offset_noise=self.offset_noise,
+            input_perturbation=self.input_perturbation,
+            bound=self.bound,
+            uncertainty=Uncertainty(seed=seed) if self.uncertainty else None,
+            perceptual=Perceptual(
+                feature_maps(perceptual.network), weight=perceptual.weight, below=perceptual.below
+            )
+            if perceptual.weight != 0
+            else None,
+        )
+
+
+@dataclass(frozen=True)
+class EMAConfig:
+    """[ema]: the running average of the weights that pictures are drawn with.
+
+    Attributes:
+        decay: Weight kept at each step, below 1; smaller in the first steps.
+    """
+
+    decay: float = 0.999
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """[training].
+
+    Attributes:
+        batch: Pictures in a step.
+        precision: What the network computes in; "auto" asks the hardware when a run starts.
+    """
+
+    batch: int = 32
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+
+
+@dataclass(frozen=True)
+class GuidanceConfig:
+    """[sampling.guidance]: steps away from what a worse model says (Karras et al. 2024b).
+
+    Attributes:
+        worse: A run directory, or one of its checkpoints: a smaller or less trained model of the
+            same pictures.  Empty: no guidance.
+        scale: 1 follows the model alone; more goes away from the worse one.
+        interval: Noise-to-signal ratios sigma / alpha between which it acts.
+        rescale: Share, 0..1, of the contrast that guidance added to be taken back.
+    """
+
+    worse: str = ""
+    scale: float = 1.0
+    interval: tuple[float, float] = (0.0, math.inf)
+    rescale: float = 0.0
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """[sampling]: how pictures are drawn where nothing else is said.
+
+    Attributes:
+        sampler: How the path is integrated.
+        grid: Where on it.
+        steps: In how many steps.
+        threshold: What is done to predicted pictures beyond what pixels can show, at each step.
+        guidance: By a worse model.
+    """
+
+    sampler: Sampler = component(SAMPLERS, DDIM())
+    grid: Grid = component(GRIDS, grids.uniform)
+    steps: int = 25
+    threshold: Threshold | None = component(THRESHOLDS, Clip())
+    guidance: GuidanceConfig = GuidanceConfig()
+
+
+@dataclass(frozen=True)
+class HooksConfig:
+    """[hooks]: what happens during a run, in images between two times.
+
+    "auto" spreads a fixed number over the run: 400 lines, 8 grids, 10 checkpoints.
+
+    Attributes:
+        log: Between lines of metrics.jsonl.
+        samples: Between sample grids.
+        checkpoints: Between checkpoints.
+        pictures: In a sample grid.
+        keep_last: Newest checkpoints that stay.
+        keep_every: Images; the first checkpoint past each multiple stays too; 0 for none.
+    """
+
+    log: int | Literal["auto"] = "auto"
+    samples: int | Literal["auto"] = "auto"
+    checkpoints: int | Literal["auto"] = "auto"
+    pictures: int = 64
+    keep_last: int = 2
+    keep_every: int = 0
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """[tracking]: where figures go beside metrics.jsonl.
+
+    Attributes:
+        tensorboard: Event files in the run directory.
+        wandb: Weights & Biases, with the extra `wandb`; WANDB_MODE=offline works.
+        project: Project name there.
+    """
+
+    tensorboard: bool = True
+    wandb: bool = False
+    project: str = "kao"
