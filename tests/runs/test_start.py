@@ -238,7 +238,7 @@ def test_a_recipe_that_is_named_is_taken_as_it_is(tiny, tmp_path):
         "network.level=add",
         "loss.weight=plain",
         "loss.norm=l1",
-        "loss.stratified=false",
+        "loss.times.stratified=false",
         "optimizer.rate=1e-4",
         "optimizer.betas=[0.5,0.9]",
         "optimizer.weight_decay=0.5",

@@ -23,8 +23,16 @@ def sample(
         ),
     ] = None,
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many pictures.")] = 64,
-    sampler: Annotated[str | None, typer.Option(help="ddim, ddpm or heun.")] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="ddim, dpm++2m, unipc, heun, ddpm and others.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps from noise to picture.")] = None,
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Network calls a picture; takes what kao tune-sampler found best for them."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Picture i of a seed is always the same.")] = 0,
     weights: Annotated[str, typer.Option(help="ema (averaged) or model (raw).")] = "ema",
     batch: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 64,
@@ -48,14 +56,23 @@ def sample(
     from kao.cli.console import bar, say
     from kao.files import save_npz
     from kao.runs import Run, draw
+    from kao.runs.budgets import load_budget
     from kao.runs.run import PICTURES
     from kao.visualisation import grid as lay_out
     from kao.visualisation import save_picture, save_pictures
 
     if weights not in ("ema", "model"):
         raise ConfigError(f'--weights = "{weights}"; expected ema or model.')
+    if budget is not None and (sampler or steps or overrides):
+        raise ConfigError(
+            "--budget chooses sampler, grid and steps by itself: leave --sampler, --steps and "
+            "sampling.key=value out, or leave --budget out."
+        )
     opened = Run.open(run)
-    config = sampling_changed(opened, overrides or [], sampler=sampler, steps=steps)
+    if budget is not None:
+        config = opened.drawing(load_budget(opened, budget))
+    else:
+        config = sampling_changed(opened, overrides or [], sampler=sampler, steps=steps)
     denoiser = load_denoiser(opened, weights=weights)
 
     drawn: list[torch.Tensor] = []  # only what is needed in one piece
@@ -94,7 +111,6 @@ def sampling_changed(
         ConfigError: A change is to something else, or does not fit.
     """
     from kao.config import Request, dump, leaves
-    from kao.runs import with_sampling
 
     flags: dict[str, Any] = {}
     if sampler is not None:
@@ -108,7 +124,7 @@ def sampling_changed(
             f"another run with it."
         )
     config = run.config
-    return with_sampling(config, request.over(dump(config)).sampling)
+    return run.drawing(request.over(dump(config)).sampling)
 
 
 def load_denoiser(run: "Run", *, weights: str = "ema") -> Any:
