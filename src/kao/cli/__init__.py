@@ -10,11 +10,13 @@ import typer
 
 from kao import __version__
 from kao.cli.demo import demo
+from kao.cli.edit import edit_app
 from kao.cli.prepare import prepare
 from kao.cli.report import report
 from kao.cli.sample import sample
 from kao.cli.show import show
 from kao.cli.train import train
+from kao.cli.tune import tune_sampler
 from kao.errors import KaoError
 
 TRACEBACK = "--traceback"
@@ -31,6 +33,8 @@ app = typer.Typer(
 )
 for command in (demo, prepare, train, sample, show, report):
     app.command()(command)
+app.command("tune-sampler")(tune_sampler)
+app.add_typer(edit_app, name="edit")
 
 
 def _print_version(asked: bool) -> None:
