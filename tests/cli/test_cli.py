@@ -18,7 +18,7 @@ from kao.errors import ConfigError
 from kao.runs import Ask
 from kao.tracking import read_events
 
-COMMANDS = ("demo", "prepare", "train", "sample", "show", "report")
+COMMANDS = ("demo", "prepare", "train", "sample", "show", "report", "tune-sampler", "edit")
 
 
 # --- help ---------------------------------------------------------------------------------------
@@ -306,7 +306,7 @@ def test_show_draws_only_what_is_named(kao, own_run):
 def test_a_figure_that_does_not_exist_is_told_the_near_miss(refused, tiny_run):
     assert refused("show", tiny_run, "proces") == (
         'kao show cannot draw "proces" (did you mean "process"?); it can draw: forward, reverse, '
-        "process, schedule, gif."
+        "process, schedule, gif, times, trajectory, neighbours."
     )
 
 

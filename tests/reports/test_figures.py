@@ -144,10 +144,3 @@ def test_strips_come_out_as_pictures_large_enough_to_read(denoise):
     times = grids.uniform(denoise.schedule, 8)
     picture = figures.reverse_strip(denoise, DDIM(), times, size=SIZE, seeds=[0, 1])
     assert picture.mode == "RGB" and picture.width > 5 * 64 and picture.height > 4 * 64
-
-
-def test_every_schedule_is_drawn_in_one_plot():
-    plot = figures.schedule_plot({name: config().build() for name, config in SCHEDULES.items()})
-    assert plot.mode == "RGB" and plot.width > 600
-    alone = figures.schedule_plot({"flow": SCHEDULES["flow"]().build()})
-    assert np.asarray(plot).std() > np.asarray(alone).std()

@@ -46,7 +46,7 @@ def demo(
     sample(run, n=64, grid=grid)
     done("drawing")
     say("3. What happens inside, and a report.")
-    show(run)
+    show(str(run))
     report(run)
     done("the report")
     say(f"Look at {grid} and open {run / 'report.html'} in a browser.")

@@ -1,38 +1,25 @@
-"""Figures of a model and its schedule: how noise comes and goes.
+"""Strips and films of a model: how noise comes and goes.
 
 Functions take the objects of `kao.diffusion` and return pictures.  The network is used as it
 is: put it in eval mode first.  A *share* is a time as a part of t_max: 0 is a clean picture,
 1 is noise.
 """
 
-import io
-import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from kao.diffusion import (
-    Denoise,
-    Level,
-    NoiseSchedule,
-    Sampler,
-    SeededNoise,
-    seeds_of,
-    trajectory,
-)
+from kao.diffusion import Denoise, Level, NoiseSchedule, Sampler, SeededNoise, seeds_of
 from kao.pixels import to_uint8
+from kao.reports.paths import along
 from kao.visualisation import gif, spread, strip
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.99)
 """The shares at which strips look."""
-
-_COLOURS = ("#233f86", "#b4452c", "#3a9a92", "#cf8a1d", "#6b4a8f", "#5f5b55")
 
 
 def forward_strip(
@@ -51,7 +38,7 @@ def forward_strip(
     for share in shares:
         level = schedule(_time(schedule, share))
         alpha, sigma = level.like(images)
-        columns.append(_visible(alpha * images + sigma * eps, level))
+        columns.append(visible(alpha * images + sigma * eps, level))
     rows = list(torch.stack(columns, dim=1))
     return strip(rows, titles=[_percent(share) for share in shares])
 
@@ -84,14 +71,14 @@ def reverse_strip(
     schedule = denoise.schedule
     wanted = {int((times - _time(schedule, share)).abs().argmin()) for share in shares}
     noisy, predicted, titles = [], [], []
-    path = _path(denoise, sampler, times, size=size, seeds=seeds, device=device)
+    path = along(denoise, sampler, times, size=size, seeds=seeds, device=device)
     with torch.no_grad():
         for i, (t, x) in enumerate(path):
             if i not in wanted:
                 continue
             level = schedule(t)
             x0 = denoise(x, t).x0 if level.sigma > 0 else x
-            noisy.append(_visible(x, level))
+            noisy.append(visible(x, level))
             predicted.append(to_uint8(x0))
             titles.append(_percent(float(t) / schedule.t_max))
     pairs = zip(torch.stack(noisy, dim=1), torch.stack(predicted, dim=1), strict=True)
@@ -122,11 +109,11 @@ def process_strips(
     """
     shown = set(spread(len(times), columns))
     moments, titles = [], []
-    path = _path(denoise, sampler, times, size=size, seeds=seeds, device=device)
+    path = along(denoise, sampler, times, size=size, seeds=seeds, device=device)
     with torch.no_grad():
         for i, (t, x) in enumerate(path):
             if i in shown:
-                moments.append(_visible(x, denoise.schedule(t)))
+                moments.append(visible(x, denoise.schedule(t)))
                 titles.append(_percent(float(t) / denoise.schedule.t_max))
     return strip(list(torch.stack(moments, dim=1)), titles=titles)
 
@@ -162,60 +149,13 @@ def denoising_gif(
     Raises:
         OutputError: The file cannot be written.
     """
-    steps = _path(denoise, sampler, times, size=size, seeds=seeds, device=device)
+    steps = along(denoise, sampler, times, size=size, seeds=seeds, device=device)
     with torch.no_grad():
-        frames = [_visible(x, denoise.schedule(t)).cpu() for t, x in steps]
+        frames = [visible(x, denoise.schedule(t)).cpu() for t, x in steps]
     return gif(frames, path, seconds=seconds, hold=hold)
 
 
-def schedule_plot(schedules: Mapping[str, NoiseSchedule]) -> Image.Image:
-    """Schedules side by side: alpha and sigma, and log-snr, against t / t_max.
-
-    Sigma of a schedule that goes beyond 1 leaves the first panel; its log-snr tells the rest.
-
-    Args:
-        schedules: By the name that the legend gives them.
-    """
-    figure = Figure(figsize=(9, 3.6), dpi=110, layout="constrained")
-    curves, snr = figure.subplots(1, 2)
-    share = torch.linspace(0, 1, 401, dtype=torch.float64)
-    for (name, schedule), colour in zip(schedules.items(), itertools.cycle(_COLOURS), strict=False):
-        level = schedule(share * schedule.t_max)
-        curves.plot(share, level.alpha, color=colour, label=name)
-        curves.plot(share, level.sigma, color=colour, linestyle="--")
-        # The clean end is infinite, and so is the noisy end of some: both leave the panel.
-        log_snr = level.snr.log()
-        snr.plot(share, log_snr.where(log_snr.isfinite(), math.nan), color=colour, label=name)
-    curves.set(title="alpha (solid) and sigma (dashed)", xlabel="t / t_max", ylim=(-0.03, 1.1))
-    snr.set(title="log-snr", xlabel="t / t_max", ylim=(-16, 16))
-    for axes in (curves, snr):
-        axes.set_xlim(0, 1)
-        axes.grid(color="#e6e2dc", linewidth=0.8)
-        axes.spines[["top", "right"]].set_visible(False)
-    snr.legend(frameon=False)
-    data = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(data)
-    return Image.open(data).convert("RGB")
-
-
-def _path(
-    denoise: Denoise,
-    sampler: Sampler,
-    times: Tensor,
-    *,
-    size: int,
-    seeds: Sequence[int],
-    device: torch.device | str | None,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """(t, x_t) at every time of the grid, the first included."""
-    noise = SeededNoise(seeds)
-    blank = torch.empty(len(seeds), 3, size, size, device=device)
-    x = denoise.schedule(times[0]).sigma * noise(blank)
-    yield times[0], x
-    yield from zip(times[1:], trajectory(denoise, sampler, x, times, noise=noise), strict=True)
-
-
-def _visible(x: Tensor, level: Level) -> Tensor:
+def visible(x: Tensor, level: Level) -> Tensor:
     """Noisy pictures as bytes: where alpha^2 + sigma^2 is past 1 (VE), brought back to it."""
     spread_out = math.hypot(float(level.alpha), float(level.sigma))
     return to_uint8(x / max(1.0, spread_out))

@@ -32,6 +32,11 @@ _CAPTIONS = {
     "process": "Process: pictures from their first noise to the end.",
     "denoising": "Denoising, as a film.",
     "schedule": "Schedule: how much of a picture is signal and how much is noise, by time.",
+    "times": "Training times: where the run learned to look.",
+    "trajectory": "Trajectory: how the path bends, and when the picture is decided.",
+    "neighbours": "Neighbours: samples beside the training pictures nearest to them.",
+    "samplers": "Samplers: quality against network calls, as kao tune-sampler found it.",
+    "edit": "Edits of pictures.",
 }
 
 
