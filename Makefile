@@ -1,10 +1,11 @@
 # make demo   everything once, on toy faces, in about five minutes
 # make test   lint, types and the default tests
+# make docs   the site, into site/; every link checked
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint types format wheel clean
+.PHONY: demo test test-slow lint types format docs wheel clean
 
 demo: .venv/installed
 	$(BIN)/kao demo
@@ -26,11 +27,15 @@ format: .venv/installed-dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python docs/check_site.py site
+
 wheel: .venv/installed-dev
 	$(BIN)/python -m build
 
 clean:
-	rm -rf .venv dist build
+	rm -rf .venv dist build site
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kao needs Python 3.11 or newer; set PYTHON=")'
@@ -42,4 +47,8 @@ clean:
 
 .venv/installed-dev: pyproject.toml | .venv/bin/python
 	$(BIN)/pip install --quiet -e ".[dev]"
+	touch $@ .venv/installed
+
+.venv/installed-docs: pyproject.toml | .venv/bin/python
+	$(BIN)/pip install --quiet -e ".[docs]"
 	touch $@ .venv/installed
