@@ -1,4 +1,5 @@
 import json
+import mmap
 import platform
 
 import pytest
@@ -94,9 +95,10 @@ def test_versions_say_what_decides_a_result():
 
 def test_memory_in_use_grows_with_what_is_held():
     before = machine.memory_in_use(CPU)
-    held = torch.ones(64 * 2**20 // 4)
-    assert machine.memory_in_use(CPU) - before > 32 * 2**20
-    assert held[0] == 1
+    # Straight from the system: a tensor may come out of memory that earlier tests gave back.
+    with mmap.mmap(-1, 64 * 2**20) as held:
+        held.write(b"1" * len(held))
+        assert machine.memory_in_use(CPU) - before > 32 * 2**20
 
 
 def test_the_device_is_the_cpu_where_torch_sees_no_accelerator(monkeypatch):
