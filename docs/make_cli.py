@@ -46,6 +46,7 @@ def text() -> str:
     """The page."""
     parts = [HEAD]
     for words, said in helps(typer.main.get_command(app), "kao"):
+        words = words.replace("{RUN}", "RUN")
         parts.append(f"## {words}\n\n```text\n{said.strip()}\n```\n")
     return "\n".join(parts)
 
