@@ -35,7 +35,6 @@ from kao.tracking import read_events
 SETTINGS: dict[str, list[str]] = {
     "base": [],
     "plain": ["loss.weight=plain"],
-    "soft": ["loss.weight=soft_min_snr"],
     "l1": ["loss.norm=l1"],
     "linear": ["schedule=linear"],
     "eps-linear": ["schedule=linear", "target=eps", "loss.weight=plain"],
@@ -54,7 +53,6 @@ PAIRS = [
     ),
     ("L1 against L2", "l1", "base"),
     ("min-SNR weight against the plain v loss", "base", "plain"),
-    ("soft min-SNR against min-SNR", "soft", "base"),
     ("times by the loss's second moment against uniform", "moment", "base"),
     ("warped times against uniform", "warped", "base"),
 ]

@@ -4,18 +4,21 @@
 """
 
 import importlib.util
+import itertools
 import re
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 import typer
+from torch import nn
 
 import kao.diffusion
 import kao.metrics
 import kao.networks
 from kao.cli import app
-from kao.diffusion import SCHEDULES
+from kao.diffusion import SCHEDULES, Denoiser, Linear, SeededNoise, targets
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -127,6 +130,32 @@ def test_every_sampler_grid_and_threshold_is_told_what_it_is_for():
     page = text(DOCS / "choosing-a-sampler.md")
     names = [*kao.diffusion.SAMPLERS, *kao.diffusion.GRIDS, *kao.diffusion.THRESHOLDS]
     assert not [name for name in names if f"`{name}`" not in page]
+
+
+def calls_a_step(sampler):
+    """Network calls in the middle of a path, where a method with memory has found its stride."""
+    called = []
+
+    class Silent(nn.Module):
+        def forward(self, x, label, condition):
+            called.append(1)
+            return 0 * x
+
+    schedule = Linear().build()
+    denoiser = Denoiser(Silent(), schedule, targets.v)
+    x, memory, noise = torch.zeros(1, 3, 2, 2), None, SeededNoise([0])
+    for t, s in itertools.pairwise(torch.linspace(900, 100, 9, dtype=torch.float64)):
+        called.clear()
+        x, memory = sampler.step(denoiser, x, t, s, noise=noise, memory=memory)
+    return len(called)
+
+
+def test_the_table_of_samplers_has_their_calls_and_orders():
+    page = text(DOCS / "choosing-a-sampler.md")
+    rows = re.findall(r"^\| `([^`]+)` \| (\d) \| (\d|-)(?: \(\d\))? \|", page, re.M)
+    table = {name: (int(calls), int(order.replace("-", "0"))) for name, calls, order in rows}
+    samplers = {name: entry() for name, entry in kao.diffusion.SAMPLERS.items()}
+    assert table == {name: (calls_a_step(s), s.order) for name, s in samplers.items()}
 
 
 def test_the_mathematics_has_every_schedule_target_weight_and_sampler():

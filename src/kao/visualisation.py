@@ -198,6 +198,13 @@ def spread(count: int, most: int) -> list[int]:
     return [round(i * (count - 1) / (most - 1)) for i in range(most)]
 
 
+def outline_font(size: int) -> ImageFont.FreeTypeFont:
+    """The font of every label, which comes with Pillow, `size` pixels high."""
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont)  # given a size, Pillow brings an outline font
+    return font
+
+
 def _near_square(images: Tensor) -> int:
     return math.ceil(math.sqrt(len(images)))
 
@@ -230,13 +237,7 @@ def _to_pil(image: Tensor) -> Image.Image:
 def _font(titles: Sequence[str], width: int) -> ImageFont.FreeTypeFont:
     """The largest of 15..9 pixels at which every title fits its column."""
     for size in range(15, 9, -1):
-        font = _pillow_font(size)
+        font = outline_font(size)
         if all(font.getlength(title) <= width for title in titles):
             return font
-    return _pillow_font(9)
-
-
-def _pillow_font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont)  # given a size, Pillow brings an outline font
-    return font
+    return outline_font(9)

@@ -79,6 +79,26 @@ def test_the_wrong_start_gives_another_picture(edit, faces, tmp_path):
     assert not np.array_equal(*drawn)
 
 
+def test_any_strength_can_start_on_a_chain(kao, own_run, faces, tmp_path):
+    file = own_run / "run.toml"
+    file.write_text(file.read_text().replace('kind = "vp_cosine"', 'kind = "cosine"\nsteps = 10'))
+    for checkpoint in (own_run / "checkpoints").iterdir():
+        (checkpoint / "run.toml").write_text(file.read_text())
+        card = json.loads((checkpoint / "card.json").read_text())
+        del card["files"]["run.toml"]
+        (checkpoint / "card.json").write_text(json.dumps(card))
+    folder, drawn = faces(1), []
+    for strength in ("0.01", "0.1", "0.33", "0.3"):
+        out = tmp_path / "drawn.png"
+        words = ("sdedit", folder, "--strength", strength, "--steps", 5, "--out", out)
+        code, _, err = kao("edit", own_run, *words)
+        assert code == 0, err
+        drawn.append(sheet(out)[-64:])
+    # Without the titles: a hundredth is the first time, and a third the third.
+    assert np.array_equal(drawn[0], drawn[1]) and np.array_equal(drawn[2], drawn[3])
+    assert not np.array_equal(drawn[1], drawn[2])
+
+
 def test_completions_keep_what_is_outside_of_the_box(edit, faces, tmp_path):
     edit("inpaint", faces(2), "--mask", "0,0,8,16", "--n", "2", "--repeats", "2", "--jump", "1")
     picture = sheet(tmp_path / "inpaint.png")

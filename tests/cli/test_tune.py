@@ -59,12 +59,22 @@ def test_the_same_command_goes_on_from_what_is_measured(tuned, kao, monkeypatch)
 
 def test_json_is_all_that_is_printed(kao, own_run):
     code, out, _ = kao("tune-sampler", own_run, *FEW, "--etas", "0,1", "--json")
-    table = json.loads(out)
+    table = json.loads(out, parse_constant=pytest.fail)  # no NaN and no Infinity, which are no JSON
     assert code == 0
     assert len(table["measured"]) == 12
     ways = [entry["sampling"]["sampler"] for entry in table["measured"]]
     assert {"kind": "ddim", "eta": 1.0} in ways
     assert table["budgets"][0]["calls"] == 2
+
+
+def test_a_budget_of_a_model_that_learned_on_is_drawn_with_a_note(tuned, kao, tmp_path):
+    path, *_ = tuned
+    words = ("sample", path, "--n", 1, "--budget", 2, "--grid", tmp_path / "grid.png")
+    assert "was measured at" not in kao(*words)[2]
+    shutil.rmtree(path / "checkpoints" / "000000016")
+    code, _, err = kao(*words)
+    assert code == 0
+    assert "was measured at 16 images, and the model has 8 now: `kao tune-sampler" in err
 
 
 def test_out_of_time_keeps_what_is_measured(kao, own_run):
@@ -109,6 +119,7 @@ def test_pictures_can_be_brought_where_the_runs_own_are_gone(kao, own_run, faces
         (["--etas", "x"], '--etas = "x"; expected numbers such as 0,0.5.'),
         (["--etas", "2"], "sampler.eta = 2"),
         (["--etas", "nan"], "sampler.eta = nan"),
+        (["--etas", "0,1", "--samplers", "heun"], "--etas has nothing to change, since none of"),
         (["--samplers", "ddim,"], '--samplers = "ddim,"; expected names such as ddim,heun.'),
         (["--samplers", "huen"], 'unknown sampler "huen" (did you mean "heun"?)'),
         (["--grids", "karas"], 'unknown grid "karas" (did you mean "karras"?)'),

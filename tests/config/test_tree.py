@@ -1,3 +1,4 @@
+import math
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Literal, get_args, get_origin, get_type_hints
 
@@ -6,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kao.config import RunConfig, dump, leaves, load_config
-from kao.config.sections import component
+from kao.config.sections import GuidanceConfig, component
 from kao.config.tree import Origin, from_overrides, merge, parse
 from kao.diffusion import DDIM, EDM, Ancestral, Cosine, Flow, Heun, Huber, MinSNR, norms, targets
 from kao.errors import ConfigError
@@ -114,8 +115,19 @@ NAMED = {
 }
 """Options whose values must fit together, or lie elsewhere."""
 
+GUIDANCE = st.just(GuidanceConfig()) | st.builds(
+    GuidanceConfig,
+    worse=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20),
+    scale=st.floats(1.5, 9),
+    interval=st.tuples(st.floats(0, 0.4), st.floats(0.5, 1)),
+    rescale=st.floats(0, 1),
+)
+"""Neither a worse model nor a scale stands alone."""
+
 
 def trees(cls):
+    if cls is GuidanceConfig:
+        return GUIDANCE
     hints = get_type_hints(cls)
 
     def of(field):
@@ -356,6 +368,63 @@ def test_values_that_do_not_fit_together_are_refused_before_anything_is_built(ch
     with pytest.raises(ConfigError) as caught:
         parse(RunConfig, merge(dump(RunConfig()), change), HERE).check()
     assert words in str(caught.value)
+
+
+OF_COMPONENTS = [
+    ("schedule.steps", "linear", 1, "schedule.steps = 1, but a chain needs"),
+    ("target.sigma_data", "edm", -1, "target.sigma_data = -1.0, but the data's"),
+    ("network.width", "unet", 7, "network.width = 7; the sinusoidal embedding"),
+    ("loss.times.bins", "warped", 1, "loss.times.bins = 1, but a density"),
+    ("loss.weight.gamma", "min_snr", -1, "loss.weight.gamma = -1.0, but it must"),
+    ("loss.norm.delta", "huber", 0, "loss.norm.delta = 0.0, but it must"),
+    ("optimizer.schedule.warmup", "trapezoid", -1, "optimizer.schedule.warmup = -1; expected"),
+    ("sampling.sampler.eta", "ddim", 2, "sampling.sampler.eta = 2.0, but it lies"),
+    (
+        "sampling.sampler.churn_min",
+        "heun",
+        1e7,
+        "sampling.sampler.churn_min = 10000000.0 and sampling.sampler.churn_max = 1000000.0, but",
+    ),
+    ("sampling.grid.rho", "karras", 0, "sampling.grid.rho = 0.0, but it lies"),
+    (
+        "sampling.threshold.limit",
+        "clip",
+        -1,
+        "[sampling.threshold] of my.toml: The clipping limit is -1.0, but",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("key", "kind", "value", "words"), OF_COMPONENTS, ids=[key for key, *_ in OF_COMPONENTS]
+)
+def test_what_a_component_refuses_is_named_by_its_place(key, kind, value, words):
+    path, _, option = key.rpartition(".")
+    with pytest.raises(ConfigError) as caught:
+        parse(RunConfig, at(path, {"kind": kind, option: value}), HERE).check()
+    assert str(caught.value).startswith(words)
+
+
+def test_a_refusal_is_tried_in_every_registry():
+    assert {key.rpartition(".")[0] for key, *_ in OF_COMPONENTS} == {p for p, _ in registries()}
+
+
+NUMBERS = [
+    pytest.param(path, kind, field.name, id=f"{path}.{kind}.{field.name}")
+    for path, registry in registries()
+    for kind, entry in registry.items()
+    if isinstance(entry, type)
+    for field in fields(entry)
+    if get_type_hints(entry)[field.name] is float
+]
+
+
+@pytest.mark.parametrize(("path", "kind", "option"), NUMBERS)
+def test_an_option_that_is_no_number_is_refused_by_a_key_that_exists(path, kind, option):
+    with pytest.raises(ConfigError) as caught:
+        parse(RunConfig, at(path, {"kind": kind, option: math.nan}), HERE).check()
+    place = f"{path}.{option} = nan"
+    assert place in str(caught.value) or str(caught.value).startswith(f"[{path}] of my.toml: ")
 
 
 def test_components_carry_their_options():

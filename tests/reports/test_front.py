@@ -1,6 +1,8 @@
 import numpy as np
+from PIL import ImageColor
 
 from kao.reports.front import Mark, front_plot
+from kao.reports.plots import INK
 
 
 def mark(family, seconds, score, *, chosen=False):
@@ -25,9 +27,9 @@ def test_each_sampler_has_a_colour_of_its_own():
 def test_the_front_is_a_line_with_labels():
     marks = [mark("ddim", 0.1, 1.0), mark("ddim", 0.2, 0.5)]
     best = [mark("ddim", 0.1, 1.0, chosen=True), mark("ddim", 0.2, 0.5, chosen=True)]
-    black = (0x22, 0x22, 0x22)
-    assert colours(front_plot(best, title="")).get(black, 0) > 100
-    assert colours(front_plot(marks, title="")).get(black, 0) < 20
+    ink = ImageColor.getrgb(INK)
+    labelled, bare = (colours(front_plot(m, title="")).get(ink, 0) for m in (best, marks))
+    assert labelled > bare + 100
 
 
 def test_a_single_way_and_a_score_below_zero_are_drawn():

@@ -292,7 +292,7 @@ def test_pictures_that_cannot_be_read_are_left_out(run):
 
 
 def test_a_picture_too_large_for_a_page_is_named_instead(run, monkeypatch):
-    monkeypatch.setattr("kao.reports.page._PICTURE_BYTES", 4000)
+    monkeypatch.setattr("kao.reports.inline._PICTURE_BYTES", 4000)
     assert "see pictures/denoising.gif" in report(run).text
 
 

@@ -1,15 +1,19 @@
+import json
 import shutil
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import kao
 from kao.config import SamplingConfig
-from kao.diffusion import Ancestral, Cosine
+from kao.config.sections import GuidanceConfig
+from kao.diffusion import Ancestral, Cosine, Flow
 from kao.errors import CheckpointError, ConfigError
 from kao.runs import Run, draw, with_sampling
 from kao.runs.pictures import some_real
+from kao.runs.run import load_worse
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +99,112 @@ def test_a_way_to_draw_must_fit_the_schedule(run):
     assert with_sampling(chain, SamplingConfig(steps=50)).sampling.steps == 50
     with pytest.raises(ConfigError, match="steps = 51, but the schedule has 50 times"):
         with_sampling(chain, SamplingConfig(steps=51))
+
+
+def test_a_variance_is_drawn_with_only_where_it_is_learned(run):
+    sampling = SamplingConfig(sampler=Ancestral(variance="learned"), steps=2)
+    with pytest.raises(
+        ConfigError, match=r'^sampling\.sampler\.variance = "learned", but with loss'
+    ):
+        run.drawing(sampling)
+    learning = replace(run.config, loss=replace(run.config.loss, bound=0.001))
+    assert with_sampling(learning, sampling).sampling == sampling
+
+
+# --- guidance -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def worse(run, tmp_path_factory):
+    """The same run in a directory whose name is a number, with other weights of its own."""
+    path = shutil.copytree(run.path, tmp_path_factory.mktemp("runs") / "7")
+    for checkpoint in (path / "checkpoints").iterdir():
+        # Those being trained stand for another model: four steps have moved them.
+        kept = load_file(checkpoint / "model.safetensors")
+        save_file({name: 2 * x for name, x in kept.items()}, checkpoint / "ema-0.999.safetensors")
+        card = json.loads((checkpoint / "card.json").read_text())
+        del card["files"]["ema-0.999.safetensors"]
+        (checkpoint / "card.json").write_text(json.dumps(card))
+    return Run.open(path)
+
+
+def guiding(config, path, scale=3.0, **options):
+    """A configuration that guides by the run or checkpoint at a path."""
+    guidance = GuidanceConfig(worse=str(path), scale=scale, **options)
+    return replace(config, sampling=replace(config.sampling, guidance=guidance))
+
+
+def test_guidance_changes_the_pictures_and_so_does_each_option_of_it(denoiser, config, worse):
+    ways = [
+        config,
+        guiding(config, worse.path),
+        guiding(config, worse.path, 1.5),
+        guiding(config, worse.path, interval=(0.5, 5.0)),
+        guiding(config, worse.path, rescale=1.0),
+    ]
+    pictures = [drawn(denoiser, way, range(2)) for way in ways]
+    for i, one in enumerate(pictures):
+        for other in pictures[:i]:
+            assert apart(one, other) > 1
+
+
+def test_a_run_and_its_newest_checkpoint_guide_alike(denoiser, config, worse):
+    newest = worse.checkpoint()[0].path
+    by_run = drawn(denoiser, guiding(config, worse.path), range(2))
+    assert torch.equal(by_run, drawn(denoiser, guiding(config, newest), range(2)))
+
+
+def test_a_run_whose_name_is_a_number_is_no_checkpoint(config, worse):
+    assert worse.path.name.isdecimal()
+    loaded = load_worse(guiding(config, worse.path), device=torch.device("cpu"))
+    newest = worse.denoiser(device=torch.device("cpu")).state_dict()
+    assert all(torch.equal(value, newest[name]) for name, value in loaded.state_dict().items())
+
+
+def test_an_earlier_checkpoint_can_guide(config, worse):
+    first = worse.path / "checkpoints" / "000000008"
+    there = load_worse(guiding(config, first), device=torch.device("cpu")).state_dict()
+    newest = worse.denoiser(device=torch.device("cpu")).state_dict()
+    assert any(not torch.equal(there[name], newest[name]) for name in newest)
+
+
+def test_what_is_loaded_already_is_not_loaded_again(denoiser, config, worse, monkeypatch):
+    way = guiding(config, worse.path)
+    loaded = load_worse(way, device=torch.device("cpu"))
+    expected = drawn(denoiser, way, range(2))
+
+    def never(*args, **more):
+        raise AssertionError("loaded again")
+
+    monkeypatch.setattr(Run, "denoiser", never)
+    assert torch.equal(drawn(denoiser, way, range(2), worse=loaded), expected)
+
+
+@pytest.mark.parametrize("place", ["gone", "gone/checkpoints/000000008", "."])
+def test_a_worse_model_that_is_missing_is_found_before_drawing(place, run, denoiser, tmp_path):
+    way = guiding(run.config, tmp_path / place)
+    for attempt in (lambda: run.drawing(way.sampling), lambda: drawn(denoiser, way, [0])):
+        with pytest.raises(CheckpointError, match=r"worse = .* is neither a run with a checkpoint"):
+            attempt()
+
+
+def test_a_run_without_a_checkpoint_cannot_guide(run, tmp_path):
+    bare = shutil.copytree(run.path, tmp_path / "bare")
+    shutil.rmtree(bare / "checkpoints")
+    with pytest.raises(CheckpointError, match="is neither a run with a checkpoint nor one of its"):
+        run.drawing(guiding(run.config, bare).sampling)
+
+
+def test_a_worse_model_of_other_pictures_is_refused(config, worse):
+    larger = replace(config, data=replace(config.data, size=32))
+    with pytest.raises(ConfigError, match=r"data\.size = 16, and the model .* of 32: name one"):
+        load_worse(guiding(larger, worse.path), device=torch.device("cpu"))
+
+
+def test_a_worse_model_of_another_schedule_is_refused(config, worse):
+    flow = replace(config, schedule=Flow())
+    with pytest.raises(ConfigError, match=r"the schedule VPCosine\(.* should guide on Flow\("):
+        load_worse(guiding(flow, worse.path / "checkpoints" / "000000008"), device="cpu")
 
 
 # --- what is no run -----------------------------------------------------------------------------

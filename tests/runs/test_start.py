@@ -384,6 +384,53 @@ def test_what_was_not_learned_from_may_change(asked):
     assert list((ask.run / "tensorboard").glob("events*"))
 
 
+def test_a_perceptual_network_may_have_moved(asked):
+    go(asked("loss.perceptual.network=here.pt", length="1 step"))
+    session, reason = go(asked("loss.perceptual.network=there.pt", length="1 step", source=None))
+    assert reason == "finished"
+    assert session.config.loss.perceptual.network == "there.pt"
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "said"),
+    [
+        (
+            ("sampling.guidance.worse=gone", "sampling.guidance.scale=2"),
+            CheckpointError,
+            'sampling.guidance.worse = "gone" is neither a run with a checkpoint',
+        ),
+        (
+            ("sampling.sampler.kind=ddpm", "sampling.sampler.variance=learned"),
+            ConfigError,
+            'sampling.sampler.variance = "learned", but with loss.bound = 0',
+        ),
+    ],
+)
+def test_a_way_to_draw_that_cannot_be_is_refused_before_training(words, error, said, asked):
+    ask = asked(*words)
+    with pytest.raises(error) as caught:
+        configure(ask, CPU)
+    assert str(caught.value).startswith(said)
+    assert not ask.run.exists()
+
+
+def test_a_grid_during_training_loads_the_worse_model_once(asked, monkeypatch):
+    other = asked(length="2 steps", run="other")
+    go(other)
+    denoiser, loaded = Run.denoiser, []
+
+    def counting(run, *args, **more):
+        loaded.append(run.path)
+        return denoiser(run, *args, **more)
+
+    monkeypatch.setattr(Run, "denoiser", counting)
+    words = (f"sampling.guidance.worse={other.run}", "sampling.guidance.scale=2")
+    ask = asked(*words, "hooks.samples=6", length="2 steps")
+    assert go(ask)[1] == "finished"
+    assert len(list((ask.run / "samples").glob("*.png"))) == 2
+    assert loaded == [other.run]
+
+
 def test_asking_for_auto_again_keeps_what_it_was_resolved_to(asked):
     more = ("training.precision=auto", "hooks.log=auto")
     ask = asked(*more)

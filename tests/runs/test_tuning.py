@@ -1,13 +1,17 @@
+import json
+import math
 import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 
+import kao
 from kao.config import SamplingConfig
-from kao.diffusion import DDIM, Ancestral, Heun, grids
+from kao.config.sections import GuidanceConfig
+from kao.diffusion import DDIM, Ancestral, EulerAncestral, Heun, grids
 from kao.errors import ConfigError, DataError
-from kao.metrics import KernelDistance, Wavelets
+from kao.metrics import KernelDistance, Score, Wavelets
 from kao.runs import Run, draw
 from kao.runs.budgets import (
     BUDGETS,
@@ -19,11 +23,11 @@ from kao.runs.budgets import (
     front,
     load_budget,
     load_budgets,
+    outdated,
     save_budgets,
     to_json,
 )
 from kao.runs.tuning import (
-    FEWEST_STEPS,
     SIZABLE,
     Bench,
     RealPictures,
@@ -31,11 +35,22 @@ from kao.runs.tuning import (
     hopeless,
     latest,
     real_pictures,
-    settings,
     tune,
 )
+from kao.runs.ways import SWEEP, settings
 
-CONDITIONS = Conditions(features="f", real="r", reals=8, checkpoint=16, model="m", seed=0, batch=4)
+CONDITIONS = Conditions(
+    features="f",
+    measure="d",
+    real="r",
+    reals=8,
+    checkpoint=16,
+    model="m",
+    worse="",
+    seed=0,
+    batch=4,
+    device="cpu",
+)
 
 
 def candidate(calls, score, error=0.1, *, n=64, steps=None):
@@ -43,9 +58,42 @@ def candidate(calls, score, error=0.1, *, n=64, steps=None):
     return Candidate(calls, score, error, n, seconds=0.1 * calls, sampling=sampling)
 
 
+def bench_of(run, denoiser, real, *, distance=KernelDistance):
+    return Bench(
+        run,
+        denoiser,
+        real,
+        features=Wavelets(),
+        distance=distance,
+        measure="kernel distance",
+        seed=3,
+        batch=4,
+        checkpoint=16,
+    )
+
+
 @pytest.fixture(scope="module")
 def run(tiny_run):
     return Run.open(tiny_run)
+
+
+@pytest.fixture(scope="module")
+def learning(tiny, tmp_path_factory):
+    """A run that learns its training times."""
+    path = tmp_path_factory.mktemp("runs") / "learning"
+    words = (*tiny, "loss.times=loss_moment")
+    kao.train("toy:8", run=path, recipe="toy-32", length="2 steps", overrides=words)
+    return Run.open(path)
+
+
+@pytest.fixture
+def guided(own):
+    """A run that is guided by itself."""
+    config = own.config
+    guidance = GuidanceConfig(worse=str(own.path), scale=2.0)
+    changed = replace(config, sampling=replace(config.sampling, guidance=guidance))
+    (own.path / "run.toml").write_text(changed.to_toml())
+    return own
 
 
 @pytest.fixture
@@ -60,8 +108,7 @@ def real(run):
 
 @pytest.fixture
 def bench(run, real):
-    denoiser = run.denoiser(device=torch.device("cpu"))
-    return Bench(run, denoiser, real, features=Wavelets(), seed=3, batch=4, checkpoint=16)
+    return bench_of(run, run.denoiser(device=torch.device("cpu")), real)
 
 
 # --- which way is best --------------------------------------------------------------------------
@@ -125,7 +172,7 @@ def test_ways_are_every_sampler_on_every_grid_cheap_ones_first(run):
 def test_unasked_samplers_that_add_noise_are_not_tried_in_few_steps(run):
     ways, _ = settings(run)
     noisy = [way for way in ways if isinstance(way.sampler, Ancestral)]
-    assert min(way.steps for way in noisy) == FEWEST_STEPS["ddpm"] > min(w.steps for w in ways)
+    assert min(way.steps for way in noisy) == SWEEP[Ancestral()] > min(w.steps for w in ways)
     asked, _ = settings(run, samplers=["ddpm"], steps=[2])
     assert {way.steps for way in asked} == {2}
 
@@ -153,6 +200,45 @@ def test_unknown_names_are_told_the_near_miss(run):
 def test_an_eta_that_cannot_be_is_refused(run):
     with pytest.raises(ConfigError, match=r"eta = 2"):
         settings(run, samplers=["ddim"], etas=[2])
+
+
+def test_etas_without_a_sampler_that_has_one_are_refused(run):
+    with pytest.raises(
+        ConfigError, match=r"none of heun, unipc has an eta: add .*\(ddim, euler_a\)"
+    ):
+        settings(run, samplers=["heun", "unipc"], etas=[0.5])
+
+
+def test_etas_are_for_every_sampler_that_has_one(run):
+    ways, _ = settings(
+        run, samplers=["ddim", "euler_a", "heun"], grids=["uniform"], steps=[2], etas=[0.5, 1]
+    )
+    etas = {DDIM(eta=0.5), DDIM(eta=1.0), EulerAncestral(eta=0.5), EulerAncestral(eta=1.0)}
+    assert {way.sampler for way in ways} == {*etas, Heun()}
+
+
+def test_unasked_ddim_is_tried_with_noise_where_steps_are_many(run):
+    ways, _ = settings(run, grids=["uniform"])
+    tried = {way.steps: set() for way in ways}
+    for way in ways:
+        if isinstance(way.sampler, DDIM):
+            tried[way.steps].add(way.sampler.eta)
+    assert tried == {5: {0}, 10: {0}, 20: {0, 1}, 50: {0, 1}}
+
+
+def test_asked_etas_take_the_place_of_ddims_own(run):
+    ways, _ = settings(run, grids=["uniform"], steps=[5], etas=[0.5])
+    assert [way.sampler for way in ways if isinstance(way.sampler, DDIM)] == [DDIM(eta=0.5)]
+    assert Heun() in {way.sampler for way in ways}
+
+
+def test_a_learned_grid_is_tried_with_its_knots_written_out(learning, own):
+    ways, _ = settings(learning, samplers=["ddim"], steps=[2])
+    (way,) = [way for way in ways if isinstance(way.grid, grids.Learned)]
+    assert way.grid.knots == learning.learned_times().knots()
+    # So it depends on nothing: here nothing was learned.
+    save_budgets(own, CONDITIONS, [replace(candidate(2, 1.0), sampling=way)])
+    assert own.drawing(load_budget(own, 2)).sampling == way
 
 
 def test_a_way_is_described_by_what_is_not_the_default():
@@ -190,6 +276,36 @@ def test_the_score_is_that_of_the_pictures_of_the_seed(bench, run, real):
     expected = KernelDistance(features(real.images))(features(images))
     assert measured.score == pytest.approx(expected.value, rel=1e-2)
     assert measured.error == pytest.approx(expected.error, rel=1e-2)
+
+
+def test_calls_of_the_model_that_guides_are_paid_too(guided, real):
+    bench = bench_of(guided, guided.denoiser(device=torch.device("cpu")), real)
+    assert bench.conditions.worse == bench.conditions.model
+    measured = bench.trial(replace(guided.config.sampling, steps=3)).measure(6)
+    assert (measured.calls, measured.n) == (6, 6)
+
+
+def test_the_model_that_guides_is_loaded_once(guided, real, monkeypatch):
+    bench = bench_of(guided, guided.denoiser(device=torch.device("cpu")), real)
+
+    def never(*args, **more):
+        raise AssertionError("loaded again")
+
+    monkeypatch.setattr(Run, "denoiser", never)
+    bench.warm_up()
+    assert bench.trial(replace(guided.config.sampling, steps=1)).measure(4).n == 4
+
+
+def test_another_distance_can_be_brought(run, real):
+    seen = []
+
+    def distance(features):
+        seen.append(len(features))
+        return lambda drawn: Score("mine", float(len(drawn)), 0.0, len(drawn))
+
+    bench = bench_of(run, run.denoiser(device=torch.device("cpu")), real, distance=distance)
+    assert bench.trial(SamplingConfig(steps=1)).measure(5).score == 5.0
+    assert seen == [len(real.images)]
 
 
 def test_going_on_is_the_same_as_measuring_at_once(bench):
@@ -231,19 +347,11 @@ def test_what_is_known_is_not_measured_again(bench):
 
 
 def test_a_measurement_says_under_which_conditions_it_was_made(bench, run, real):
-    same = Bench(
-        run,
-        run.denoiser(device=torch.device("cpu")),
-        real,
-        features=Wavelets(),
-        seed=3,
-        batch=4,
-        checkpoint=16,
-    )
+    same = bench_of(run, run.denoiser(device=torch.device("cpu")), real)
     assert same.conditions == bench.conditions
     assert bench.conditions.real == run.config.data.fingerprint
     other = run.denoiser(weights="model", device=torch.device("cpu"))
-    trained = Bench(run, other, real, features=Wavelets(), seed=3, batch=4, checkpoint=16)
+    trained = bench_of(run, other, real)
     assert trained.conditions.model != bench.conditions.model
 
 
@@ -260,7 +368,7 @@ def test_too_few_pictures_are_refused(run, bench):
         bench.trial(SamplingConfig(steps=1)).measure(2)
     two = RealPictures(torch.zeros(2, 3, 16, 16, dtype=torch.uint8), "two")
     with pytest.raises(DataError, match=r"^2 pictures \(real\) are too few"):
-        Bench(run, bench.denoiser, two, features=Wavelets(), seed=0, batch=4, checkpoint=16)
+        bench_of(run, bench.denoiser, two)
 
 
 # --- what is kept -------------------------------------------------------------------------------
@@ -306,7 +414,7 @@ def test_a_run_that_was_not_tuned_says_what_to_do(own):
     ("old", "new", "said"),
     [
         ("[[budget]]", "[[budget", "cannot be read"),
-        ("format = 1", "format = 9", "is of format 9, not 1: run `kao tune-sampler"),
+        ("format = 2", "format = 9", "is of format 9, not 2: run `kao tune-sampler"),
         ("calls = 5\n", "", "lacks something"),
         ("seed = 0\n", "", "lacks something"),
         ("[[budget]]", "[[budgets]]", 'unknown key "budgets"'),
@@ -327,6 +435,24 @@ def test_budgets_that_were_edited_wrongly_are_refused(old, new, said, own):
         load_budget(own, 5)
 
 
+def test_budgets_of_a_model_that_learned_on_are_said_to_be_old(own):
+    save_budgets(own, CONDITIONS, [candidate(5, 2.0)])
+    assert outdated(own) is None
+    save_budgets(own, replace(CONDITIONS, checkpoint=8), [candidate(5, 2.0)])
+    said = outdated(own)
+    assert "was measured at 8 images, and the model has 16 now: `kao tune-sampler" in said
+    assert "\n" not in said
+
+
+def test_a_measurement_with_an_open_interval_is_known_the_next_time(own):
+    guidance = GuidanceConfig(worse="x", scale=2.0, interval=(0.5, math.inf))
+    first = replace(candidate(5, 2.0), sampling=SamplingConfig(guidance=guidance))
+    ledger = Ledger(own.path / MEASURED, CONDITIONS)
+    ledger.add(first)
+    json.loads(ledger.path.read_text(), parse_constant=pytest.fail)
+    assert list(ledger.known().values()) == [first]
+
+
 def test_every_measurement_is_known_the_next_time(own):
     ledger = Ledger(own.path / MEASURED, CONDITIONS)
     assert ledger.known() == {}
@@ -339,7 +465,8 @@ def test_every_measurement_is_known_the_next_time(own):
 
 def test_measurements_under_other_conditions_do_not_count(own):
     Ledger(own.path / MEASURED, CONDITIONS).add(candidate(5, 2.0))
-    for change in ({"seed": 1}, {"model": "x"}, {"real": "x"}, {"features": "x"}, {"reals": 9}):
+    others = ("features", "measure", "real", "model", "worse", "device")
+    for change in ({"seed": 1}, {"reals": 9}, *({name: "x"} for name in others)):
         assert Ledger(own.path / MEASURED, replace(CONDITIONS, **change)).known() == {}
 
 

@@ -1,18 +1,15 @@
 """`kao edit`: what a trained model does to real pictures."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kao.errors import ConfigError
 
 if TYPE_CHECKING:
-    from kao.config import RunConfig
-    from kao.diffusion import Denoise, Denoiser
     from kao.reports.edits import Edited
-    from kao.runs import Run
+    from kao.runs.editing import Editor
 
 edit_app = typer.Typer(rich_markup_mode=None, add_completion=False)
 """A group: the run comes first, then what is done to it."""
@@ -88,20 +85,20 @@ def recover(
         raise ConfigError(
             f'--start = "{start}"; expected t (right) or T (noisy pictures taken for pure noise).'
         )
-    bench = Bench.of(context, steps=steps)
-    schedule = bench.denoiser.schedule
+    editor = _editor(context, steps=steps)
+    schedule = editor.denoiser.schedule
     # The largest is last, as the film shows the last.
     wanted = sorted(_numbers(t, option="--t")) if t is not None else some_times(schedule)
     times = [(f"t = {number:g}", time_of(schedule, number)) for number in wanted]
     edited = recovery(
-        bench.denoise,
-        bench.images(pictures, seed=seed),
-        bench.times,
+        editor.denoise,
+        editor.choose(pictures or [], seed=seed).images,
+        editor.times,
         starts=times,
         seed=seed,
         misled=start == "T",
     )
-    bench.write(edited, "recover", out, gif)
+    _write(editor, edited, "recover", out, gif)
 
 
 @edit_app.command()
@@ -129,16 +126,16 @@ def sdedit(
     for value in strengths:
         if not 0 < value <= 1:
             raise ConfigError(f"--strength = {value:g}; expected shares above 0 and up to 1.")
-    bench = Bench.of(context, steps=steps)
+    editor = _editor(context, steps=steps)
     edited = variations(
-        bench.denoise,
-        bench.config.sampling.sampler,
-        bench.images(pictures, seed=seed),
-        bench.times,
+        editor.denoise,
+        editor.config.sampling.sampler,
+        editor.choose(pictures or [], seed=seed).images,
+        editor.times,
         strengths=strengths,
         seed=seed,
     )
-    bench.write(edited, "sdedit", out, gif)
+    _write(editor, edited, "sdedit", out, gif)
 
 
 @edit_app.command()
@@ -172,22 +169,22 @@ def inpaint(
     from kao.reports.edits import completions
     from kao.runs.editing import mask_of
 
-    bench = Bench.of(context, steps=steps)
-    data = bench.config.data
+    editor = _editor(context, steps=steps)
+    data = editor.config.data
     drawn = mask_of(mask, size=data.size, crop=data.crop)
-    jump = jump or max(1, len(bench.times) // 25)  # 10 of 250 in the paper
-    way = resampled(bench.times, jump=jump, repeats=repeats)
-    images = bench.images(pictures, seed=seed)
+    jump = jump or max(1, len(editor.times) // 25)  # 10 of 250 in the paper
+    way = resampled(editor.times, jump=jump, repeats=repeats)
+    images = editor.choose(pictures or [], seed=seed).images
     edited = completions(
-        bench.denoise,
-        bench.config.sampling.sampler,
+        editor.denoise,
+        editor.config.sampling.sampler,
         images,
         drawn.to(images.device),
         way,
         count=n,
         seed=seed,
     )
-    bench.write(edited, "inpaint", out, gif)
+    _write(editor, edited, "inpaint", out, gif)
 
 
 @edit_app.command()
@@ -222,28 +219,28 @@ def interpolate(
     if seeds is not None and pictures:
         raise ConfigError("--seeds joins drawn pictures, and real ones are named too: give one.")
     ends = None if seeds is None else _two_seeds(seeds)
-    bench = Bench.of(context, steps=steps)
+    editor = _editor(context, steps=steps)
     if ends is not None:
         edited = between_seeds(
-            bench.denoise,
-            bench.config.sampling.sampler,
-            bench.times,
-            size=bench.config.data.size,
+            editor.denoise,
+            editor.config.sampling.sampler,
+            editor.times,
+            size=editor.config.data.size,
             seeds=(seeds_of(ends[0], [0])[0], seeds_of(ends[1], [0])[0]),
             count=n,
-            device=bench.device,
+            device=editor.device,
         )
     else:
-        images = bench.images(pictures, seed=seed, most=2)
+        images = editor.choose(pictures or [], seed=seed, most=2).images
         if len(images) != 2:
             raise ConfigError(
                 f"A way joins two pictures, and there are {len(images)}: name two, or --seeds."
             )
         # What was clipped could not be found again.
         edited = between_pictures(
-            bench.denoiser, images, bench.times, count=n, iterations=iterations
+            editor.denoiser, images, editor.times, count=n, iterations=iterations
         )
-    bench.write(edited, "interpolate", out, gif)
+    _write(editor, edited, "interpolate", out, gif)
 
 
 @edit_app.command()
@@ -267,14 +264,11 @@ def invert(
 
     from kao.diffusion.inversion import psnr
     from kao.reports.edits import inversion
-    from kao.runs.editing import choose
 
-    bench = Bench.of(context, steps=steps)
-    chosen = choose(pictures or [], bench.config, seed=seed)
-    edited, rms = inversion(
-        bench.denoiser, chosen.images.to(bench.device), bench.times, iterations=iterations
-    )
-    bench.write(edited, "invert", out, gif)
+    editor = _editor(context, steps=steps)
+    chosen = editor.choose(pictures or [], seed=seed)
+    edited, rms = inversion(editor.denoiser, chosen.images, editor.times, iterations=iterations)
+    _write(editor, edited, "invert", out, gif)
     figures = list(zip(chosen.names, rms.tolist(), psnr(rms).tolist(), strict=True))
     if not as_json:
         for name, error, decibels in figures:
@@ -285,66 +279,34 @@ def invert(
         {"picture": name, "rms": error, "psnr": decibels if error else None}
         for name, error, decibels in figures
     ]
-    about = {"steps": len(bench.times) - 1, "iterations": iterations, "pictures": told}
+    about = {"steps": len(editor.times) - 1, "iterations": iterations, "pictures": told}
     print(json.dumps(about, indent=2))
 
 
-@dataclass(frozen=True)
-class Bench:
-    """What every edit works with.
+def _editor(context: typer.Context, *, steps: int | None) -> "Editor":
+    """The run that the command line names, with its model."""
+    from kao.cli.sample import load_denoiser, sampling_changed
+    from kao.runs import Run
+    from kao.runs.editing import Editor
 
-    Attributes:
-        run: The run.
-        config: Its configuration, with the steps that were asked for.
-        denoiser: Its model.
-        denoise: The model as [sampling] wants it.
-        times: The grid of the whole way, float64, (steps + 1,).
-        device: Where the model is.
-    """
+    run = Run.open(context.obj)
+    config = sampling_changed(run, [], steps=steps)
+    return Editor.of(run, config, load_denoiser(run))
 
-    run: "Run"
-    config: "RunConfig"
-    denoiser: "Denoiser"
-    denoise: "Denoise"
-    times: Any
-    device: Any
 
-    @classmethod
-    def of(cls, context: typer.Context, *, steps: int | None) -> "Bench":
-        """Open the run that the command line names."""
-        from kao.cli.sample import load_denoiser, sampling_changed
-        from kao.runs import Run
-        from kao.runs.run import guided
+def _write(
+    editor: "Editor", edited: "Edited", kind: str, out: Path | None, gif: Path | None
+) -> None:
+    """Write the sheet, and the film where one is wanted; say where they are."""
+    from kao.cli.console import say
+    from kao.runs.run import PICTURES
+    from kao.visualisation import gif as write_gif
+    from kao.visualisation import save_picture
 
-        run = Run.open(context.obj)
-        config = sampling_changed(run, [], steps=steps)
-        denoiser = load_denoiser(run)
-        return cls(
-            run,
-            config,
-            denoiser,
-            guided(denoiser, config),
-            config.times(denoiser.schedule),
-            next(denoiser.parameters()).device,
-        )
-
-    def images(self, pictures: list[Path] | None, *, seed: int, most: int | None = None) -> Any:
-        """The pictures that were named, float32 (B, 3, S, S) where the model is."""
-        from kao.runs.editing import MOST, choose
-
-        chosen = choose(pictures or [], self.config, seed=seed, most=most or MOST)
-        return chosen.images.to(self.device)
-
-    def write(self, edited: "Edited", kind: str, out: Path | None, gif: Path | None) -> None:
-        """Write the sheet, and the film where one is wanted; say where they are."""
-        from kao.cli.console import say
-        from kao.runs.run import PICTURES
-        from kao.visualisation import gif as write_gif
-        from kao.visualisation import save_picture
-
-        say(str(save_picture(edited.sheet, out or self.run.path / PICTURES / f"edit-{kind}.png")))
-        if gif is not None:
-            say(str(write_gif(edited.frames, gif, seconds=3.0, hold=2.0, columns=edited.columns)))
+    place = out or editor.run.path / PICTURES / f"edit-{kind}.png"
+    say(str(save_picture(edited.sheet, place)))
+    if gif is not None:
+        say(str(write_gif(edited.frames, gif, seconds=3.0, hold=2.0, columns=edited.columns)))
 
 
 def _numbers(text: str, *, option: str) -> list[float]:

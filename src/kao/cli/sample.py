@@ -9,6 +9,7 @@ from kao.errors import ConfigError
 
 if TYPE_CHECKING:
     from kao.config import RunConfig
+    from kao.diffusion import Denoiser
     from kao.runs import Run
 
 
@@ -56,7 +57,7 @@ def sample(
     from kao.cli.console import bar, say
     from kao.files import save_npz
     from kao.runs import Run, draw
-    from kao.runs.budgets import load_budget
+    from kao.runs.budgets import load_budget, outdated
     from kao.runs.run import PICTURES
     from kao.visualisation import grid as lay_out
     from kao.visualisation import save_picture, save_pictures
@@ -71,6 +72,8 @@ def sample(
     opened = Run.open(run)
     if budget is not None:
         config = opened.drawing(load_budget(opened, budget))
+        if note := outdated(opened):
+            say(note)
     else:
         config = sampling_changed(opened, overrides or [], sampler=sampler, steps=steps)
     denoiser = load_denoiser(opened, weights=weights)
@@ -127,7 +130,7 @@ def sampling_changed(
     return run.drawing(request.over(dump(config)).sampling)
 
 
-def load_denoiser(run: "Run", *, weights: str = "ema") -> Any:
+def load_denoiser(run: "Run", *, weights: str = "ema") -> "Denoiser":
     """The run's model, with a word on any damaged checkpoint that was passed over."""
     from kao.cli.console import say
 

@@ -35,7 +35,8 @@ def tune_sampler(
         typer.Option(metavar="NAME,...", help="Grids; default: uniform, karras, log_snr, learned."),
     ] = None,
     etas: Annotated[
-        str | None, typer.Option(metavar="X,...", help="Randomness of ddim, 0..1; default: 0.")
+        str | None,
+        typer.Option(metavar="X,...", help="Values, 0..1, of samplers' eta; default: their own."),
     ] = None,
     real: Annotated[
         str | None,
@@ -63,11 +64,12 @@ def tune_sampler(
 
     from kao.cli.console import say
     from kao.cli.sample import load_denoiser
-    from kao.metrics import Wavelets
+    from kao.metrics import KernelDistance, Wavelets
     from kao.runs import Run
     from kao.runs.budgets import MEASURED, Ledger, described, front, save_budgets, to_json
     from kao.runs.run import PICTURES
-    from kao.runs.tuning import Bench, latest, real_pictures, settings
+    from kao.runs.tuning import Bench, latest, real_pictures
+    from kao.runs.ways import settings
     from kao.visualisation import save_picture
 
     if minutes is not None and not 0 < minutes < math.inf:
@@ -89,6 +91,8 @@ def tune_sampler(
         load_denoiser(opened),
         pictures,
         features=Wavelets(),
+        distance=KernelDistance,
+        measure="kernel distance",
         seed=seed,
         batch=batch,
         checkpoint=checkpoint.images,
@@ -102,7 +106,7 @@ def tune_sampler(
     file = save_budgets(opened, bench.conditions, best)
     chart = save_picture(_chart(measured, best), opened.path / PICTURES / CHART)
     if as_json:
-        print(json.dumps(to_json(bench.conditions, measured), indent=2))
+        print(json.dumps(to_json(bench.conditions, measured), indent=2, allow_nan=False))
     else:
         print(f"{'calls':>5}  {'distance':>18}  {'seconds':>8}  way to draw")
         for c in best:

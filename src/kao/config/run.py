@@ -29,13 +29,16 @@ from kao.diffusion import (
     TARGETS,
     Denoise,
     Denoiser,
+    DiscreteSchedule,
     NoiseSchedule,
     ScheduleConfig,
     Target,
     VPCosine,
+    Weight,
     grids,
     targets,
 )
+from kao.diffusion.denoiser import determinant
 from kao.errors import ConfigError
 from kao.machine import check_precision
 from kao.networks import NETWORKS, UNetConfig
@@ -44,6 +47,15 @@ from kao.training import EMA, Hook, Length, OptimizerConfig, Trainer, warmed_dec
 
 CHANNELS = 3
 _WEIGHTS = 4
+
+_SIGMA_DATA = 0.5
+"""Of pixels in [-1, 1], about."""
+
+_LOUDEST = 4.0
+"""Largest standard deviation of what a network may be shown unscaled."""
+
+_BURST = 1e4
+"""Largest factor by which a weight may multiply what the network is trained on."""
 
 
 class NetworkConfig(Protocol):
@@ -59,6 +71,8 @@ class RunConfig:
 
     Attributes:
         seed: Of weights, order of pictures, noise and dropout.
+        input_scaling: Divide what the network sees by its standard deviation at each level (c_in
+            of Karras et al. 2022, for data of 0.5); always on with the EDM target, needed on "ve".
         length: "10 minutes", "100k images", "1000 steps": see `Length.parse`.
     """
 
@@ -71,6 +85,7 @@ class RunConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
     ema: EMAConfig = EMAConfig()
     training: TrainingConfig = TrainingConfig()
+    input_scaling: bool = False
     length: str = "10 minutes"
     sampling: SamplingConfig = SamplingConfig()
     hooks: HooksConfig = HooksConfig()
@@ -101,7 +116,9 @@ class RunConfig:
         if not 0 <= self.ema.decay < 1:
             raise ConfigError(f"ema.decay = {self.ema.decay}; expected 0 or more, below 1.")
         denoiser = self.build_denoiser("meta")
+        _refuse_loud_inputs(denoiser)
         loss = self.loss.build(denoiser.schedule, seed=self.seed)
+        _refuse_bursting_weights(denoiser, self.loss.weight)
         drawn = self.with_learned_grid(loss.times.knots())
         drawn.times(denoiser.schedule)
 
@@ -125,9 +142,15 @@ class RunConfig:
             network,
             self.schedule.build(),
             self.target,
-            sigma_data=self.target.sigma_data if isinstance(self.target, EDM) else None,
+            sigma_data=self._sigma_data(),
             learned_variance=self.loss.bound > 0,
         )
+
+    def _sigma_data(self) -> float | None:
+        """What the network's input is scaled for; None where it is left alone."""
+        if isinstance(self.target, EDM):
+            return self.target.sigma_data
+        return _SIGMA_DATA if self.input_scaling else None
 
     def times(self, schedule: NoiseSchedule) -> torch.Tensor:
         """The grid of times that [sampling] asks for.
@@ -203,4 +226,34 @@ class RunConfig:
             hooks=hooks(self),
             clip_norm=self.optimizer.clip_norm,
             seed=self.seed,
+        )
+
+
+def _refuse_loud_inputs(denoiser: Denoiser) -> None:
+    """Raise a ConfigError where a network would see inputs of any size, unscaled."""
+    schedule = denoiser.schedule
+    end = schedule(torch.tensor(float(schedule.t_max), dtype=torch.float64))
+    if denoiser.sigma_data is None and end.sigma > _LOUDEST:
+        raise ConfigError(
+            f"On this schedule the network's input would have a standard deviation of up to "
+            f"{end.sigma:.3g}, which no network is made for: set input_scaling = true, or take the "
+            f"edm target, which scales it."
+        )
+
+
+def _refuse_bursting_weights(denoiser: Denoiser, weight: Weight | None) -> None:
+    """Raise a ConfigError where one image near pure noise would outweigh all others."""
+    if weight is None:
+        return
+    schedule = denoiser.schedule
+    least = 1.0 if isinstance(schedule, DiscreteSchedule) else 1e-3 * schedule.t_max
+    level = schedule(torch.linspace(least, float(schedule.t_max), 1000, dtype=torch.float64))
+    natural = (determinant(level, denoiser.target) / level.sigma) ** 2
+    # At the clean end a large weight meets small errors, as in the eps loss by way of x_0.
+    factor = (weight(level) / natural)[level.snr < 1].max().item()
+    if factor > _BURST:
+        raise ConfigError(
+            f"This loss.weight multiplies what the network is trained on by up to {factor:.2g}, "
+            f"near pure noise, where the target says little of x_0: take the v target, or another "
+            f"weight."
         )

@@ -30,6 +30,7 @@ from kao.diffusion import (
     grids,
     norms,
 )
+from kao.errors import ConfigError
 from kao.metrics import feature_maps
 
 
@@ -69,11 +70,27 @@ class PerceptualConfig:
             VGG-16, or any network from pictures in [-1, 1] to features.
         below: Largest noise-to-signal ratio sigma / alpha at which the term counts: past it
             a prediction is an average of pictures, which features should not judge.
+
+    Raises:
+        ConfigError: weight is no number from 0 up, or below none above 0.
     """
 
     weight: float = 0.0
     network: str = "wavelets"
     below: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse a weight or level that is none, before a network is looked for."""
+        if not 0 <= self.weight < math.inf:
+            raise ConfigError(
+                f"loss.perceptual.weight = {self.weight}; expected a number from 0 up: 0 leaves "
+                f"the term out."
+            )
+        if not 0 < self.below < math.inf:
+            raise ConfigError(
+                f"loss.perceptual.below = {self.below}; expected a number above 0: at 1 there is "
+                f"as much noise as signal."
+            )
 
 
 @dataclass(frozen=True)
@@ -162,12 +179,45 @@ class GuidanceConfig:
         scale: 1 follows the model alone; more goes away from the worse one.
         interval: Noise-to-signal ratios sigma / alpha between which it acts.
         rescale: Share, 0..1, of the contrast that guidance added to be taken back.
+
+    Raises:
+        ConfigError: A value is out of range, or only one of worse and scale is set: neither does
+            anything alone.
     """
 
     worse: str = ""
     scale: float = 1.0
     interval: tuple[float, float] = (0.0, math.inf)
     rescale: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot guide, and what would do nothing."""
+        low, high = self.interval
+        if not 0 <= self.scale < math.inf:
+            raise ConfigError(
+                f"sampling.guidance.scale = {self.scale}; expected a number from 0 up: 1 is no "
+                f"guidance."
+            )
+        if not 0 <= low < high:
+            raise ConfigError(
+                f"sampling.guidance.interval = [{low}, {high}]; expected a noise-to-signal ratio "
+                f"from 0 up and then a larger one, which may be inf."
+            )
+        if not 0 <= self.rescale <= 1:
+            raise ConfigError(
+                f"sampling.guidance.rescale = {self.rescale}; expected a share from 0 to 1: 0.7 "
+                f"is the published value."
+            )
+        if self.worse and self.scale == 1:
+            raise ConfigError(
+                f'sampling.guidance.worse = "{self.worse}" does nothing at scale = 1: set '
+                f"sampling.guidance.scale, of which 2 is customary, or leave worse out."
+            )
+        if self.scale != 1 and not self.worse:
+            raise ConfigError(
+                f"sampling.guidance.scale = {self.scale} goes away from a worse model, and none "
+                f"is named: set sampling.guidance.worse to a run, or leave scale out."
+            )
 
 
 @dataclass(frozen=True)

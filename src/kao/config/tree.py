@@ -77,8 +77,8 @@ def parse(cls: type[T], table: Table, origin: Origin, path: str = "") -> T:
         path: Dotted path of `table` in the whole configuration.
 
     Raises:
-        ConfigError: A key that does not exist (the near miss is named) or a value of the wrong
-            type.
+        ConfigError: A key that does not exist (the near miss is named), a value of the wrong
+            type, or one that its dataclass refuses; the message names the key by its whole path.
     """
     hints = typing.get_type_hints(cls, include_extras=True)
     known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
@@ -102,7 +102,22 @@ def parse(cls: type[T], table: Table, origin: Origin, path: str = "") -> T:
             values[key] = parse(typing.cast(type, hints[key]), value, origin, full)
         else:
             values[key] = _leaf(hints[key], value, origin.at(key), full)
-    return cls(**values)
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        raise ConfigError(_placed(str(error), path, origin)) from None
+
+
+def _placed(message: str, path: str, origin: Origin) -> str:
+    """What a component says of its options, with their place in the whole configuration.
+
+    It knows the name of its own table only: "weight.gamma", which is "loss.weight.gamma" here.
+    """
+    if not path:
+        return message
+    name = path.rpartition(".")[2]
+    placed = re.sub(rf"(?<![\w.]){name}\.(?=\w)", f"{path}.", message)
+    return placed if f"{path}." in placed else f"[{path}] of {origin.name}: {message}"
 
 
 def _component(registry: Mapping[str, Any], value: Any, origin: Origin, path: str) -> Any:

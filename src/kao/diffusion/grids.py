@@ -100,6 +100,10 @@ class Karras:
     Placed by ratio rather than by time, so it means the same thing for every schedule.  On a
     discrete schedule times fall between whole numbers.
 
+    It starts at sigma_max, so a schedule that ends in pure noise is not begun at its end: at the
+    ratio 80 alpha is still 0.0125, which a linear chain of zero terminal snr has at t = 886 of
+    1000.
+
     Attributes:
         sigma_min: Ratio of the last time before 0, at least 1e-6; or that of time 1 if a
             discrete schedule's is larger: no network is trained below it.
@@ -146,6 +150,8 @@ class Karras:
 @dataclass(frozen=True)
 class LogSNR:
     """Equal steps of the log-snr (Lu et al. 2022a, "step size schedule"): Karras, rho -> inf.
+
+    Like `Karras` it starts at sigma_max and never at pure noise.
 
     Attributes:
         sigma_min: Ratio sigma / alpha of the last time before 0; as in `Karras`.
@@ -261,7 +267,7 @@ def _by_ratio(
         raise ConfigError(
             f"The grid's noise-to-signal ratios, {ends[0]:.4g} to {ends[1]:.4g}, and those of the "
             f"schedule, {least:.4g} to {most:.4g}, have no stretch in common: change "
-            f"grid.sigma_min or grid.sigma_max."
+            f"sampling.grid.sigma_min or sampling.grid.sigma_max."
         )
     bent = bend(torch.tensor([first, last], dtype=torch.float64))
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)

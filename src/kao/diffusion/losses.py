@@ -34,7 +34,10 @@ class Losses(NamedTuple):
         t: Time of each image, (B,), float64 on the CPU.
         shown: The weighted norm alone, without what options add to it and without the weight of
             the drawn time, (B,), like `value` but without gradient: what runs are compared by.
-        error: Mean squared error of x0_hat a pixel, (B,), like `shown`.
+        error: Mean squared error of x0_hat a pixel, (B,), like `shown`.  x0_hat is held within the
+            batch's range for it, as samplers do: near pure noise eps blows a small error up.
+        pull: What the gradient of `value` grows with, (B,), like `shown`: everything that is
+            descended, but without the weight of the drawn time and without the uncertainty itself.
     """
 
     value: Tensor
@@ -42,6 +45,7 @@ class Losses(NamedTuple):
     t: Tensor
     shown: Tensor
     error: Tensor
+    pull: Tensor
 
 
 class DenoisingLoss(nn.Module):
@@ -129,19 +133,24 @@ class DenoisingLoss(nn.Module):
             natural = (determinant(level, denoiser.target) / level.sigma) ** 2
             value = value * (self.weight(level) / natural).to(value)
         shown = value.detach()
-        # With x_t given, to be off by r in y is to be off by -(sigma / det) r in x_0.
-        off = -here.sigma / determinant(here, denoiser.target) * residual
-        x0_hat, error = x0 + off, off.detach().square().flatten(1).mean(1)
+        # Equation (6) of docs/mathematics.md, for the x_t that the network was shown.
+        off = here.sigma / determinant(here, denoiser.target) * (b * (seen - eps) - residual)
+        x0_hat = x0 + off
+        held = x0_hat.detach().clamp(x0.amin(), x0.amax())
+        error = (held - x0).square().flatten(1).mean(1)
 
-        if self.uncertainty is not None:
-            u = self.uncertainty(level)
-            value = value / u.exp() + u
+        u = self.uncertainty(level) if self.uncertainty is not None else None
+        if u is not None:
+            value = value / u.exp()
         if self.perceptual is not None:
             value = value + self.perceptual(x0_hat, x0, level)
         if variance is not None:
             bits = variational_bound(x0, x0_hat, variance, t, denoiser.schedule)
             value = value + self.bound * bits
-        return Losses(value * importance.to(value), level, t, shown, error)
+        pull = value.detach()
+        if u is not None:
+            value = value + u
+        return Losses(value * importance.to(value), level, t, shown, error, pull)
 
 
 def _refuse_out_of_range(name: str, value: float, *, customary: str) -> None:

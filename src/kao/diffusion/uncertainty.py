@@ -10,7 +10,7 @@ from kao.errors import ConfigError
 
 
 class Uncertainty(nn.Module):
-    """u(level), with which a loss L becomes L / exp(u) + u; Karras et al. (2024), eq. 21.
+    """u(level), with which a loss L becomes L / exp(u) + u; Karras et al. (2024a), eq. 21.
 
     Its minimum over u is at u = log E[L]: levels come to weigh the same whatever their loss, and
     u is a smooth record of the loss by level.  u is linear in random Fourier features of the noise

@@ -24,7 +24,7 @@ from kao.diffusion import (
 )
 from kao.diffusion.editing import inpaint, noised, recover, starting_at
 from kao.diffusion.inversion import BetweenSeeds, invert, rms_error, slerp
-from kao.diffusion.schedules import NoiseSchedule
+from kao.diffusion.schedules import DiscreteSchedule, NoiseSchedule
 from kao.pixels import to_uint8
 from kao.reports.figures import visible
 from kao.visualisation import spread, strip
@@ -109,14 +109,14 @@ def variations(
         sampler: How to step.
         images: The originals.
         times: The grid of the whole way, float64, (steps + 1,).
-        strengths: Shares of t_max, each in (0, 1].
+        strengths: Shares of t_max, each in (0, 1]; on a chain, of the nearest whole time.
         seed: Of the noise, which is the same at every strength.
     """
     seeds = seeds_of(seed, range(len(images)))
     columns = [to_uint8(images)]
     film: list[Tensor] = []
     for strength in strengths:
-        t = torch.tensor(strength * denoise.schedule.t_max, dtype=torch.float64)
+        t = _time(denoise.schedule, strength)
         way = starting_at(times, t)
         path = recover(denoise, sampler, images, way, noise=SeededNoise(seeds))
         end, film = _followed(path, way[1:], denoise.schedule)
@@ -241,6 +241,14 @@ def inversion(
     sheet = strip(_rows(columns), titles=["original", "noise", "back"])
     film = [to_uint8(images).cpu(), *rising, *falling]
     return Edited(sheet, film, columns=min(4, len(images))), rms_error(images, end)
+
+
+def _time(schedule: NoiseSchedule, share: float) -> Tensor:
+    """The time at a share of t_max, above 0: float64, shape ()."""
+    t = share * schedule.t_max
+    if isinstance(schedule, DiscreteSchedule):
+        t = max(1, round(t))  # a chain has no times between
+    return torch.tensor(t, dtype=torch.float64)
 
 
 def _back(denoise: Denoise, x: Tensor, times: Tensor) -> Iterable[Tensor]:

@@ -1,19 +1,15 @@
 """Quality against time: one chart of many ways to draw."""
 
-import io
 import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from PIL import Image
 
 from kao.reports.charts import short
-
-_COLOURS = ("#233f86", "#b4452c", "#3a9a92", "#cf8a1d", "#6b4a8f", "#5f5b55", "#c9668f", "#7a9a2e")
+from kao.reports.plots import COLOURS, FAINT, INK, new_figure, rendered, style
 
 
 @dataclass(frozen=True)
@@ -46,10 +42,11 @@ def front_plot(marks: Sequence[Mark], *, title: str) -> Image.Image:
         marks: At least one, in any order.
         title: Above the chart.
     """
-    figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
+    figure = new_figure(8, 5)
     axes = figure.subplots()
+    style(axes, title=title, xlabel="seconds a picture", ylabel="distance to real pictures")
     families = list(dict.fromkeys(mark.family for mark in marks))
-    for family, colour in zip(families, itertools.cycle(_COLOURS), strict=False):
+    for family, colour in zip(families, itertools.cycle(COLOURS), strict=False):
         own = [mark for mark in marks if mark.family == family]
         axes.errorbar(
             [mark.seconds for mark in own],
@@ -66,7 +63,7 @@ def front_plot(marks: Sequence[Mark], *, title: str) -> Image.Image:
     axes.plot(
         [mark.seconds for mark in best],
         [mark.score for mark in best],
-        color="#222222",
+        color=INK,
         linewidth=1,
         zorder=1,
     )
@@ -84,14 +81,11 @@ def front_plot(marks: Sequence[Mark], *, title: str) -> Image.Image:
     axes.set_xscale("log", subs=[2, 5])
     axes.set_yscale("symlog", linthresh=straight, subs=[2, 5])
     lowest = min(0.0, *(mark.score - mark.error for mark in marks))
-    axes.set_ylim(bottom=lowest - straight / 10)
-    axes.set(title=title, xlabel="seconds a picture", ylabel="distance to real pictures")
+    highest = max(straight, *(mark.score + mark.error for mark in marks))
+    axes.set_ylim(lowest - straight / 10, 1.5 * highest)  # room for a label above the highest
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
         axis.set_minor_formatter(FuncFormatter(lambda value, _: short(value)))
-    axes.grid(color="#e6e2dc", linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(which="minor", labelsize=9, color=FAINT, labelcolor=INK)
     axes.legend(frameon=False, fontsize=8)
-    data = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(data)
-    return Image.open(data).convert("RGB")
+    return rendered(figure)

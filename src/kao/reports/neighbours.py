@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from kao.errors import DataError
+from kao.visualisation import outline_font
 
 View = Callable[[Tensor], Tensor]
 """What of pictures is compared: uint8 (B, 3, S, S) -> float32 (B, D), in grey levels."""
@@ -254,7 +255,7 @@ def neighbours_sheet(comparison: Comparison) -> Image.Image:
     """
     samples = comparison.samples
     scale = max(1, round(_TILE / samples.shape[-1]))
-    tile, font, small = samples.shape[-1] * scale, _font(17), _font(15)
+    tile, font, small = samples.shape[-1] * scale, outline_font(17), outline_font(15)
     line, gap, gutter = 24, 8, 26
     k = next(iter(comparison.found.values())).index.shape[1]
     row = tile + line + gap
@@ -318,9 +319,3 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> Sequence[st
         else:
             lines.append(word)
     return lines
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont)  # given a size, Pillow brings an outline font
-    return font

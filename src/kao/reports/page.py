@@ -2,29 +2,24 @@
 
 import base64
 import hashlib
-import io
+import re
 import statistics
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from PIL import Image
+from typing import Any
 
 from kao.data.audit import Audit
 from kao.files import write_text
 from kao.reports.charts import Line, line_chart, short, smoothed
+from kao.reports.inline import Inline, figure, figure_of_file, lighter, read_picture
 from kao.reports.record import BANDS, Event, Grid, RunRecord, Session, mapping
 from kao.visualisation import spread
 
-# CSS pixels of the column; a wider picture is shrunk, and a shrunk one is better smoothed.
-_PAGE_WIDTH, _PHONE_WIDTH = 912, 360
 _TIMELINE_GRIDS = 12
 _TIMELINE_BYTES = 1_200_000
-_TIMELINE_QUALITY = 85  # of WebP, 0..100
-_PICTURE_BYTES = 4_000_000
 
 _CAPTIONS = {
     "forward": "Forward: pictures of the training set as noise is added.",
@@ -145,7 +140,7 @@ def _newest_grid(record: RunRecord) -> str:
     grid = record.grids[-1]
     weights = "averaged" if grid.path.stem.endswith("ema") else "raw"
     caption = f"Drawn by the {weights} weights after {grid.images:,} pictures."
-    return _section("", _picture(grid.path, caption, enlarged=True))
+    return _section("", figure_of_file(grid.path, caption, enlarged=True))
 
 
 def _grids_over_time(record: RunRecord) -> str:
@@ -155,7 +150,7 @@ def _grids_over_time(record: RunRecord) -> str:
     frames = _affordable(record.grids)
     if not frames:
         return _section(title, f"<p>The {count:,} grids do not fit here: see samples.</p>")
-    pictures = "".join(_figure(image, f"{grid.images:,} pictures seen") for grid, image in frames)
+    pictures = "".join(figure(image, f"{grid.images:,} pictures seen") for grid, image in frames)
     note = f"{len(frames)} of {count:,} grids; the others are in samples."
     return _section(
         title,
@@ -165,10 +160,10 @@ def _grids_over_time(record: RunRecord) -> str:
     )
 
 
-def _affordable(grids: Sequence[Grid]) -> "list[tuple[Grid, _Image]]":
+def _affordable(grids: Sequence[Grid]) -> "list[tuple[Grid, Inline]]":
     """As many grids, evenly spaced and the newest among them, as a page can carry."""
     spaced = [grids[i] for i in spread(len(grids), _TIMELINE_GRIDS)]
-    frames = [(grid, _light(image)) for grid in spaced if (image := _read(grid.path))]
+    frames = [(grid, lighter(image)) for grid in spaced if (image := read_picture(grid.path))]
     for most in range(len(frames), 1, -1):
         chosen = [frames[i] for i in spread(len(frames), most)]
         if sum(len(image.data) for _, image in chosen) <= _TIMELINE_BYTES:
@@ -191,66 +186,10 @@ def _figures(record: RunRecord) -> str:
         )
     )
     pictures = "".join(
-        _picture(path, _CAPTIONS.get(kind(path)) or path.stem.replace("_", " ").replace("-", " "))
+        figure_of_file(path, _CAPTIONS.get(kind(path)) or re.sub("[-_]", " ", path.stem))
         for path in paths
     )
     return _section("How it draws", f'<div class="figures">{pictures}</div>' if pictures else "")
-
-
-def _picture(path: Path, caption: str, *, enlarged: bool = False) -> str:
-    """A picture inside the page; "" if it cannot be read, its name if it is too large."""
-    image = _read(path)
-    if image is None:
-        return ""
-    if len(image.data) > _PICTURE_BYTES:
-        where = f"{path.parent.name}/{path.name}"
-        note = f"{caption} Too large for this page ({len(image.data) / 1e6:.0f} MB): see {where}."
-        return f"<figure><figcaption>{escape(note)}</figcaption></figure>"
-    return _figure(image, caption, enlarged=enlarged)
-
-
-class _Image(NamedTuple):
-    """An encoded picture; width and height are in pixels."""
-
-    data: bytes
-    kind: str
-    width: int
-    height: int
-
-
-def _read(path: Path) -> _Image | None:
-    """A picture file; None if it cannot be read."""
-    try:
-        data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
-            return _Image(data, str(image.get_format_mimetype()), image.width, image.height)
-    except OSError:
-        return None
-
-
-def _light(image: _Image) -> _Image:
-    """The same as lossy WebP, where that is smaller; a frame that passes needs no more."""
-    webp = io.BytesIO()
-    try:
-        with Image.open(io.BytesIO(image.data)) as picture:
-            picture.convert("RGB").save(webp, "WEBP", quality=_TIMELINE_QUALITY)
-    except OSError:  # cut short
-        return image
-    data = webp.getvalue()
-    return image._replace(data=data, kind="image/webp") if len(data) < len(image.data) else image
-
-
-def _figure(image: _Image, caption: str, *, enlarged: bool = False) -> str:
-    width, height = image.width, image.height
-    # As wide as the page, but never so high that it does not fit a screen.
-    style = f' style="width:min(100%,{85 * width / height:.1f}vh)"' if enlarged else ""
-    crisp = "" if width > _PAGE_WIDTH else " crisp wide" if width > _PHONE_WIDTH else " crisp"
-    source = f"data:{image.kind};base64,{base64.b64encode(image.data).decode()}"
-    return (
-        f'<figure><img class="picture{crisp}" width="{width}" height="{height}"{style} '
-        f'alt="{escape(caption)}" src="{source}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
 
 
 # Curves
@@ -321,7 +260,7 @@ def _resumptions(record: RunRecord) -> list[float]:
 def _data(record: RunRecord) -> str:
     lines = "".join(f"<li>{escape(line)}</li>" for line in _audit(record.path / "audit.json"))
     caption = "Some of the pictures, drawn by lot; a red frame marks one that occurs twice."
-    contact = _picture(record.path / "contact.png", caption)
+    contact = figure_of_file(record.path / "contact.png", caption)
     return _section("Data", (f"<ul>{lines}</ul>" if lines else "") + contact)
 
 

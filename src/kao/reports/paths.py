@@ -68,7 +68,7 @@ def direction(x_t: Tensor, x_s: Tensor, t: Level, s: Level) -> Tensor:
     Returns:
         float64 on the CPU, (B, C * H * W).
     """
-    step = t.alpha * x_s.double().cpu() - s.alpha * x_t.double().cpu()
+    step = t.alpha * x_s.cpu().double() - s.alpha * x_t.cpu().double()
     return step.flatten(1)
 
 
@@ -131,9 +131,9 @@ def walk(
             level = denoise.schedule(t)
             x0 = denoise(x, t).x0 if level.sigma > 0 else x
             scale = max(1.0, math.hypot(float(level.alpha), float(level.sigma)))
-            values.append(x[:, _GREEN].double().cpu()[:, rows, columns] / scale)
+            values.append(x[:, _GREEN].cpu().double()[:, rows, columns] / scale)
             if before is not None:
-                moves.append((x0 - before[2]).double().cpu().square().mean((1, 2, 3)).sqrt())
+                moves.append((x0 - before[2]).cpu().double().square().mean((1, 2, 3)).sqrt())
                 goes = direction(before[1], x, before[0], level)
                 if came is not None:
                     bends.append(angle(came, goes))

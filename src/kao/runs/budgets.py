@@ -5,6 +5,7 @@ samplers.jsonl   every measurement on a line of its own, so that a stopped searc
 """
 
 import json
+import math
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
@@ -22,7 +23,7 @@ from kao.runs.run import Run
 
 BUDGETS = "samplers.toml"
 MEASURED = "samplers.jsonl"
-FORMAT = 1
+FORMAT = 2
 """Of both files; to be raised with every change that makes old ones misleading."""
 
 _HEAD = """\
@@ -39,21 +40,27 @@ class Conditions:
 
     Attributes:
         features: Name of the feature space.
+        measure: Name of the distance in it.
         real: Fingerprint of the prepared set that the real pictures come from.
         reals: How many were taken.
         checkpoint: Images seen by the model.
         model: Fingerprint of its weights.
+        worse: Fingerprint of the weights of the model that guides it; empty: none does.
         seed: Of the noise and of the choice of real pictures.
         batch: Pictures drawn at a time, on which the seconds depend.
+        device: Kind of machine that drew, "cpu" or "cuda", on which they depend more.
     """
 
     features: str
+    measure: str
     real: str
     reals: int
     checkpoint: int
     model: str
+    worse: str
     seed: int
     batch: int
+    device: str
 
 
 @dataclass(frozen=True)
@@ -163,6 +170,22 @@ def load_budget(run: Run, budget: int) -> SamplingConfig:
     return max(affordable, key=lambda c: c.calls).sampling
 
 
+def outdated(run: Run) -> str | None:
+    """A sentence where the model has learned on since its budgets were measured; else None.
+
+    Raises:
+        ConfigError: As `load_budgets`.
+        CheckpointError: The run has no whole checkpoint.
+    """
+    measured, now = load_budgets(run)[0].checkpoint, run.checkpoint()[0].images
+    if measured == now:
+        return None
+    return (
+        f"{run.path / BUDGETS} was measured at {measured:,} images, and the model has {now:,} "
+        f"now: `kao tune-sampler {run.path}` measures again."
+    )
+
+
 class Ledger:
     """Measurements in a JSON-lines file, each appended when it is made.
 
@@ -187,12 +210,13 @@ class Ledger:
         Raises:
             OutputError: The file cannot be written.
         """
-        line = {"format": FORMAT, **asdict(self.conditions), "measured": dump(candidate)}
+        line = {"format": FORMAT, **asdict(self.conditions), "measured": _to_json(candidate)}
         with writing(self.path):
             whole = not self.path.exists() or self.path.read_bytes().endswith(b"\n")
             with self.path.open("a", encoding="utf-8") as file:
                 # A line that was cut by a kill must not swallow this one.
-                file.write(f"{'' if whole else chr(10)}{json.dumps(line)}\n")
+                text = json.dumps(line, allow_nan=False)
+                file.write(f"{'' if whole else chr(10)}{text}\n")
 
     def _lines(self) -> Iterator[Candidate]:
         if not self.path.is_file():
@@ -203,7 +227,7 @@ class Ledger:
                 table = json.loads(line)
                 measured = table.pop("measured")
                 if table.pop("format") == FORMAT and table == asdict(self.conditions):
-                    yield _candidate(measured, origin)
+                    yield _from_json(measured, origin)
             except (ValueError, TypeError, KeyError, AttributeError, KaoError):
                 continue
 
@@ -220,9 +244,23 @@ def to_json(conditions: Conditions, measured: Sequence[Candidate]) -> Table:
     best = front(measured)
     return {
         "conditions": asdict(conditions),
-        "measured": [dump(c) for c in measured],
-        "budgets": [dump(c) for c in best],
+        "measured": [_to_json(c) for c in measured],
+        "budgets": [_to_json(c) for c in best],
     }
+
+
+def _to_json(candidate: Candidate) -> Table:
+    """A candidate as JSON can say it, which has no infinity: an open interval ends at "inf"."""
+    table = dump(candidate)
+    guidance = table["sampling"]["guidance"]
+    guidance["interval"] = [x if math.isfinite(x) else str(x) for x in guidance["interval"]]
+    return table
+
+
+def _from_json(table: Table, origin: Origin) -> Candidate:
+    guidance = table["sampling"]["guidance"]
+    guidance["interval"] = [float(x) for x in guidance["interval"]]
+    return _candidate(table, origin)
 
 
 def _words(table: Table, component: Any) -> str:

@@ -1,9 +1,10 @@
-"""What a person hands to a model to be edited: pictures, masks, times."""
+"""A model that edits, and what a person hands to it: pictures, masks, times."""
 
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -11,10 +12,11 @@ from torch import Tensor
 from kao.config import RunConfig
 from kao.data.pictures import EXTENSIONS, Crop, decode, fit
 from kao.data.storage import Folder, Storage, find
-from kao.diffusion import DiscreteSchedule, NoiseSchedule
+from kao.diffusion import Denoise, Denoiser, DiscreteSchedule, NoiseSchedule
 from kao.errors import ConfigError, DataError
 from kao.pixels import to_float
 from kao.runs.pictures import some_real
+from kao.runs.run import Run, guided
 
 MOST = 4
 """Pictures that are taken of a folder, or of the run's own."""
@@ -34,6 +36,49 @@ class Chosen:
 
     names: list[str]
     images: Tensor
+
+
+@dataclass(frozen=True)
+class Editor:
+    """A run's model, with what every edit takes from it.
+
+    Attributes:
+        run: The run.
+        config: Its configuration, with the steps that are asked for.
+        denoiser: Its model.
+        denoise: The model as [sampling] wants it.
+        times: The grid of the whole way, float64, (steps + 1,).
+        device: Where the model is.
+    """
+
+    run: Run
+    config: RunConfig
+    denoiser: Denoiser
+    denoise: Denoise
+    times: Tensor
+    device: torch.device
+
+    @classmethod
+    def of(cls, run: Run, config: RunConfig, denoiser: Denoiser) -> Self:
+        """The editor of a model that is loaded.
+
+        Raises:
+            ConfigError: The grid does not fit the schedule, or as `guided`.
+            CheckpointError: As `guided`.
+        """
+        return cls(
+            run=run,
+            config=config,
+            denoiser=denoiser,
+            denoise=guided(denoiser, config),
+            times=config.times(denoiser.schedule),
+            device=next(denoiser.parameters()).device,
+        )
+
+    def choose(self, places: Sequence[Path], *, seed: int, most: int = MOST) -> Chosen:
+        """The pictures that are named, where the model is; see `choose`."""
+        chosen = choose(places, self.config, seed=seed, most=most)
+        return Chosen(chosen.names, chosen.images.to(self.device))
 
 
 def choose(places: Sequence[Path], config: RunConfig, *, seed: int, most: int = MOST) -> Chosen:

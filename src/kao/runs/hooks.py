@@ -12,7 +12,7 @@ from kao.checkpoints import LOSS, MODEL, Checkpoint
 from kao.config import RunConfig
 from kao.diffusion import Denoiser
 from kao.machine import memory_in_use, versions
-from kao.runs.run import SAMPLES, draw
+from kao.runs.run import SAMPLES, draw, load_worse
 from kao.tracking import Tracker
 from kao.training import Trainer
 from kao.visualisation import grid, save_picture
@@ -82,12 +82,12 @@ class Samples:
             return  # a thousand steps of many pictures may outlast whoever sent the signal
         denoiser, images = trainer.denoiser, trainer.progress.images
         config = self.config.with_learned_grid(trainer.loss.times.knots())
+        worse = load_worse(config, device=trainer.accelerator.device)
         # The averages come last: theirs is the newest grid of a run.
         for kind, weights in {"raw": None, "ema": next(iter(trainer.ema.values())).average}.items():
             with _weights(denoiser, weights), trainer.autocast():
-                pictures = torch.cat(
-                    list(draw(denoiser, config, indices=range(config.hooks.pictures)))
-                )
+                indices = range(config.hooks.pictures)
+                pictures = torch.cat(list(draw(denoiser, config, indices=indices, worse=worse)))
             file = Path(SAMPLES) / f"{images:09d}-{kind}.png"
             save_picture(grid(pictures), self.run / file)
             self.tracker.event("samples", images, {"file": file.as_posix()})

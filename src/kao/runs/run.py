@@ -9,11 +9,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from kao.checkpoints import LOSS, Checkpoint
+from kao.checkpoints import FOLDER, LOSS, Checkpoint
 from kao.config import RunConfig, SamplingConfig, load_config
 from kao.config.run import CHANNELS
-from kao.diffusion import Denoise, Denoiser, Guided, Times, grids, sample, seeds_of
-from kao.errors import CheckpointError
+from kao.diffusion import Ancestral, Denoise, Denoiser, Guided, Times, grids, sample, seeds_of
+from kao.errors import CheckpointError, ConfigError
 from kao.machine import device as best_device
 from kao.pixels import to_uint8
 
@@ -79,11 +79,14 @@ class Run:
             sampling: Another way to draw than the run's own.
 
         Raises:
-            ConfigError: The grid does not fit the schedule, or the run has learned none.
+            ConfigError: The grid does not fit the schedule, or the run has learned none; or as
+                `check_drawing`.
+            CheckpointError: As `check_drawing`.
         """
         config = self.config
         sampling = sampling or config.sampling
-        times = self.learned_times() if isinstance(sampling.grid, grids.Learned) else None
+        empty = isinstance(sampling.grid, grids.Learned) and not sampling.grid.knots
+        times = self.learned_times() if empty else None
         return with_sampling(config, sampling, knots=times.knots() if times else None)
 
     def learned_times(self) -> Times | None:
@@ -143,23 +146,85 @@ class Run:
         return denoiser.to(device or best_device()).eval().requires_grad_(False)
 
 
-def guided(denoiser: Denoiser, config: RunConfig) -> Denoise:
+def check_drawing(config: RunConfig) -> None:
+    """Refuse what [sampling] asks of other parts of the configuration, or of other runs, in vain.
+
+    Args:
+        config: Of the model that is to draw.
+
+    Raises:
+        ConfigError: A variance that is not learned is asked for, or the worse model is of other
+            pictures or another schedule.
+        CheckpointError: The worse model is no run and no checkpoint.
+    """
+    sampler = config.sampling.sampler
+    if isinstance(sampler, Ancestral) and sampler.variance == "learned" and config.loss.bound == 0:
+        raise ConfigError(
+            'sampling.sampler.variance = "learned", but with loss.bound = 0 the network learns no '
+            'variance: choose "beta" or "beta_tilde", or train a model with loss.bound = 0.001.'
+        )
+    if config.sampling.guidance.worse:
+        _worse(config)
+
+
+def load_worse(config: RunConfig, *, device: torch.device) -> Denoiser | None:
+    """The worse model that [sampling.guidance] names, ready to draw; None where it names none.
+
+    Args:
+        config: Of the model that is to be guided.
+        device: Where that model is.
+
+    Raises:
+        ConfigError: As `check_drawing`.
+        CheckpointError: It is no run and no checkpoint, or is damaged.
+    """
+    if not config.sampling.guidance.worse:
+        return None
+    run, checkpoint = _worse(config)
+    return run.denoiser(checkpoint, device=device)
+
+
+def _worse(config: RunConfig) -> tuple[Run, Checkpoint | None]:
+    """The run of the worse model, and which checkpoint, if one is named; neither is loaded."""
+    name = config.sampling.guidance.worse
+    path = Path(name).absolute()
+    checkpoint = Checkpoint(path) if path.parent.name == FOLDER else None
+    if not (path / CONFIG).is_file() or not (checkpoint or Checkpoint.all(path)):
+        raise CheckpointError(
+            f'sampling.guidance.worse = "{name}" is neither a run with a checkpoint nor one of its '
+            f"checkpoints: give a folder that `kao train` wrote (you are in {Path.cwd()})."
+        )
+    run = Run(path.parent.parent if checkpoint else path)
+    worse = load_config(checkpoint.config, str(path / CONFIG)) if checkpoint else run.config
+    if worse.data.size != config.data.size:
+        raise ConfigError(
+            f'sampling.guidance.worse = "{name}" draws pictures of data.size = {worse.data.size}, '
+            f"and the model that it should guide of {config.data.size}: name one of the same size."
+        )
+    if worse.schedule != config.schedule:
+        raise ConfigError(
+            f'sampling.guidance.worse = "{name}" was trained on the schedule {worse.schedule}, and '
+            f"the model that it should guide on {config.schedule}: name one of the same schedule."
+        )
+    return run, checkpoint
+
+
+def guided(denoiser: Denoiser, config: RunConfig, *, worse: Denoiser | None = None) -> Denoise:
     """The model as [sampling] wants it: guided by a worse one, then with its threshold.
 
     Args:
         denoiser: The model, on its device.
         config: Its [sampling] says how.
+        worse: From `load_worse`; None loads it where [sampling.guidance] names one.
 
     Raises:
-        CheckpointError: The worse model is no run and no checkpoint, or is of other pictures.
+        ConfigError: As `check_drawing`.
+        CheckpointError: As `load_worse`.
     """
-    guidance = config.sampling.guidance
-    if not guidance.worse or guidance.scale == 1:
+    worse = worse or load_worse(config, device=next(denoiser.parameters()).device)
+    if worse is None:
         return config.wrap(denoiser)
-    path = Path(guidance.worse)
-    checkpoint = Checkpoint(path) if (path / CONFIG).is_file() and path.name.isdecimal() else None
-    run = Run(path.parent.parent) if checkpoint else Run.open(path)
-    worse = run.denoiser(checkpoint, device=next(denoiser.parameters()).device)
+    guidance = config.sampling.guidance
     return config.wrap(
         Guided(
             denoiser,
@@ -178,6 +243,7 @@ def draw(
     indices: Sequence[int],
     seed: int = 0,
     batch: int = 64,
+    worse: Denoiser | None = None,
 ) -> Iterator[Tensor]:
     """Draw pictures, a batch at a time.
 
@@ -187,11 +253,16 @@ def draw(
         indices: Which pictures of the seed; picture i is the same whatever the others are.
         seed: 0 or more.
         batch: Pictures at a time.
+        worse: From `load_worse`, by who draws more than once; None loads it where it is needed.
 
     Yields:
         uint8, (up to `batch`, 3, S, S), in the order of `indices`.
+
+    Raises:
+        ConfigError: As `check_drawing`.
+        CheckpointError: As `load_worse`.
     """
-    times, denoise = config.times(denoiser.schedule), guided(denoiser, config)
+    times, denoise = config.times(denoiser.schedule), guided(denoiser, config, worse=worse)
     for start in range(0, len(indices), batch):
         seeds = seeds_of(seed, indices[start : start + batch])
         x = sample(
@@ -216,8 +287,11 @@ def with_sampling(
         knots: Where the training times were learned, for the grid "learned": `Times.knots`.
 
     Raises:
-        ConfigError: The grid does not fit the schedule, or is to be learned and was not.
+        ConfigError: The grid does not fit the schedule, or is to be learned and was not; or as
+            `check_drawing`.
+        CheckpointError: As `check_drawing`.
     """
     changed = replace(config, sampling=sampling).with_learned_grid(knots)
     changed.times(changed.schedule.build())
+    check_drawing(changed)
     return changed

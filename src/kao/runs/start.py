@@ -19,7 +19,7 @@ from kao.files import LOCK, hold, write_text, writing
 from kao.machine import check_alone, check_precision, describe, versions
 from kao.networks.cost import flops, parameters
 from kao.runs.hooks import Checkpoints, Log, Samples, Trackers
-from kao.runs.run import CONFIG, SAMPLES, Run
+from kao.runs.run import CONFIG, SAMPLES, Run, check_drawing
 from kao.runs.sizing import (
     default_recipe,
     fitted,
@@ -37,13 +37,15 @@ CHANGEABLE = (
     "sampling.",
     "tracking.",
     "data.source",
+    "loss.perceptual.network",
     "optimizer.rate",
     "training.precision",
 )
 """Keys that may change when a run goes on.
 
 The first four do not touch what is learned.  Pictures may have moved: their fingerprint, not
-their place, decides.  Rate and precision are the ways out of a loss that is no longer finite.
+their place, decides.  So may the file of the perceptual network, which is known by its path
+alone.  Rate and precision are the ways out of a loss that is no longer finite.
 """
 
 
@@ -124,6 +126,7 @@ def configure(ask: Ask, device: torch.device) -> Plan:
     Raises:
         ConfigError: A key or value cannot work, no pictures are named, or the run exists with
             another configuration (the keys that differ are named).
+        CheckpointError: The worse model of [sampling.guidance] is missing.
     """
     exists = (ask.run / CONFIG).is_file() and bool(Checkpoint.all(ask.run))
     notes: list[str] = []
@@ -140,6 +143,7 @@ def configure(ask: Ask, device: torch.device) -> Plan:
             "No pictures are named: give a folder or a zip file of pictures, hf:NAME, or toy."
         )
     config.check()
+    check_drawing(config)
     if config.training.precision != "auto":
         check_precision(config.training.precision, device)
     return Plan(config, exists, notes)

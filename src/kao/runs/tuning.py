@@ -8,28 +8,20 @@ time and stopping early are loops in the caller.
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kao.config import RunConfig, SamplingConfig
 from kao.data import open_source, prepare
-from kao.diffusion import DDIM, GRIDS, SAMPLERS, Denoiser, Sampler
-from kao.errors import ConfigError, near_miss
-from kao.metrics import Features, KernelDistance
+from kao.diffusion import DDIM, Denoiser
+from kao.metrics import Features, Score
 from kao.runs.budgets import Candidate, Conditions
 from kao.runs.pictures import some_real
-from kao.runs.run import Run, draw
-
-STEPS = (5, 10, 20, 50)
-FEWEST_STEPS = {"ddim": 1, "dpm++2m": 1, "unipc": 1, "heun": 1, "dpm++2m_sde": 20, "ddpm": 20}
-"""The samplers that are tried if none is named, and from how many steps: those that add noise
-are hopeless with few."""
+from kao.runs.run import Run, draw, load_worse
 
 SIZABLE = 64
 """Pictures of the first round of a search; with fewer, nothing can be told apart."""
@@ -74,68 +66,6 @@ def real_pictures(
     return RealPictures(images, prepared.fingerprint)
 
 
-def settings(
-    run: Run,
-    *,
-    samplers: Sequence[str] = (),
-    grids: Sequence[str] = (),
-    steps: Sequence[int] = (),
-    etas: Sequence[float] = (),
-) -> tuple[list[SamplingConfig], list[str]]:
-    """The ways to draw that are to be compared, those of few steps first.
-
-    What [sampling] says beside sampler, grid and steps stays as the run has it.
-
-    Args:
-        run: The run.
-        samplers: Names of `SAMPLERS`; empty: those of `FEWEST_STEPS`.
-        grids: Names of `GRIDS`; empty: uniform, karras and log_snr, and learned where the run's
-            training times were.
-        steps: Numbers of steps; empty: `STEPS`.
-        etas: Of ddim, each in [0, 1]; empty: 0.
-
-    Returns:
-        The ways, and a sentence on each that does not fit the run's schedule.
-
-    Raises:
-        ConfigError: A name is unknown, an eta is out of range, or nothing fits.
-    """
-    if not grids:
-        grids = ("uniform", "karras", "log_snr") + ("learned",) * (run.learned_times() is not None)
-    named = [(name, s) for name in samplers or FEWEST_STEPS for s in _samplers(name, etas or (0,))]
-    places = [_entry("grid", GRIDS, name) for name in grids]
-    base = run.config.sampling
-    fitting: list[SamplingConfig] = []
-    notes: list[str] = []
-    for count, (name, sampler), grid in product(sorted(steps or STEPS), named, places):
-        if not samplers and count < FEWEST_STEPS[name]:
-            continue
-        sampling = replace(base, sampler=sampler, grid=grid, steps=count)
-        try:
-            run.drawing(sampling)
-        except ConfigError as error:
-            notes.append(f"Left out {name} in {count} steps: {error}")
-        else:
-            fitting.append(sampling)
-    if not fitting:
-        raise ConfigError(f"No way to draw is left to compare. {notes[0]}")
-    return list(dict.fromkeys(fitting)), list(dict.fromkeys(notes))
-
-
-def _samplers(name: str, etas: Sequence[float]) -> list[Sampler]:
-    entry: type[Sampler] = _entry("sampler", SAMPLERS, name, built=False)
-    return [DDIM(eta=float(eta)) for eta in etas] if entry is DDIM else [entry()]
-
-
-def _entry(what: str, registry: Mapping[str, Any], name: str, *, built: bool = True) -> Any:
-    if name not in registry:
-        raise ConfigError(
-            f'unknown {what} "{name}"{near_miss(name, registry)}; there are: {", ".join(registry)}.'
-        )
-    entry = registry[name]
-    return entry() if built and isinstance(entry, type) else entry
-
-
 class Bench:
     """A model, noise and real pictures, under which ways to draw are measured.
 
@@ -145,12 +75,17 @@ class Bench:
         real: Real pictures.
         features: The space to compare in, on any device; it is moved to the model's if it is a
             module.
+        distance: From features of real pictures, (N, D), to what scores those of drawn ones:
+            `metrics.KernelDistance`.
+        measure: Name of the distance, for the conditions.
         seed: Of the pictures drawn, and of the choice of `real`.
         batch: Pictures at a time.
         checkpoint: Images that the model has seen.
 
     Raises:
-        DataError: There are fewer than three real pictures.
+        CheckpointError: A worse model is to guide and is missing or damaged.
+        ConfigError: It is of other pictures, or another schedule.
+        DataError: There are fewer real pictures than the distance needs.
     """
 
     def __init__(
@@ -160,23 +95,29 @@ class Bench:
         real: RealPictures,
         *,
         features: Features,
+        distance: Callable[[Tensor], Callable[[Tensor], Score]],
+        measure: str,
         seed: int,
         batch: int,
         checkpoint: int,
     ):
         self.run, self.denoiser, self.features = run, denoiser, features
         self.device = next(denoiser.parameters()).device
+        self.worse = load_worse(run.config, device=self.device)
         if isinstance(features, nn.Module):
             features.to(self.device)
-        self.distance = KernelDistance(self.features_of(real.images, batch=256))
+        self.distance = distance(self.features_of(real.images, batch=256))
         self.conditions = Conditions(
             features=features.name,
+            measure=measure,
             real=real.fingerprint,
             reals=len(real.images),
             checkpoint=checkpoint,
             model=_fingerprint(denoiser),
+            worse=_fingerprint(self.worse) if self.worse else "",
             seed=seed,
             batch=batch,
+            device=self.device.type,
         )
 
     def features_of(self, images: Tensor, *, batch: int) -> Tensor:
@@ -188,9 +129,23 @@ class Bench:
     def warm_up(self) -> None:
         """Draw one batch in one step, so that the first measurement is not the slowest."""
         config = self.run.drawing(replace(self.run.config.sampling, sampler=DDIM(), steps=1))
-        batch = self.conditions.batch
-        for images in draw(self.denoiser, config, indices=range(batch), batch=batch):
-            self.features_of(images, batch=batch)
+        for images in self.draw(config, range(self.conditions.batch)):
+            self.features_of(images, batch=self.conditions.batch)
+
+    def draw(self, config: RunConfig, indices: Sequence[int]) -> Iterator[Tensor]:
+        """Pictures of the seed, as `runs.draw`; nothing is loaded."""
+        return draw(
+            self.denoiser,
+            config,
+            indices=indices,
+            seed=self.conditions.seed,
+            batch=self.conditions.batch,
+            worse=self.worse,
+        )
+
+    def counted(self) -> AbstractContextManager["Calls"]:
+        """Count the network calls inside the block: those of the worse model too."""
+        return counted(self.denoiser, *([self.worse] if self.worse else []))
 
     def trial(self, sampling: SamplingConfig) -> "Trial":
         """A way to draw, of which nothing is drawn yet."""
@@ -216,16 +171,14 @@ class Trial:
         Raises:
             DataError: n is below three, or the pictures are not finite.
         """
-        bench, batch = self._bench, self._bench.conditions.batch
+        bench = self._bench
         config = bench.run.drawing(self._sampling)
         missing = range(self._drawn, n)
-        with counted(bench.denoiser) as calls:
+        with bench.counted() as calls:
             start = time.perf_counter()
-            for images in draw(
-                bench.denoiser, config, indices=missing, seed=bench.conditions.seed, batch=batch
-            ):
+            for images in bench.draw(config, missing):
                 self._seconds += time.perf_counter() - start
-                self._features.append(bench.features_of(images, batch=batch))
+                self._features.append(bench.features_of(images, batch=len(images)))
                 start = time.perf_counter()
         self._drawn += len(missing)
         self._calls += calls.images
@@ -241,7 +194,7 @@ class Trial:
 
 
 class Calls:
-    """Counts the images that go through a module; a forward hook.
+    """Counts the images that go through modules; a forward hook.
 
     Attributes:
         images: So far.
@@ -256,17 +209,13 @@ class Calls:
 
 
 @contextmanager
-def counted(denoiser: nn.Module) -> Iterator[Calls]:
-    """Count what goes through a model inside the block, whatever wraps it.
-
-    A worse model that guides is another model, and is not counted.
-    """
+def counted(*models: nn.Module) -> Iterator[Calls]:
+    """Count what goes through models inside the block, whatever wraps them."""
     calls = Calls()
-    handle = denoiser.register_forward_pre_hook(calls)
-    try:
+    with ExitStack() as stack:
+        for model in models:
+            stack.callback(model.register_forward_pre_hook(calls).remove)
         yield calls
-    finally:
-        handle.remove()
 
 
 def tune(
@@ -326,10 +275,10 @@ def latest(measured: Sequence[Candidate]) -> list[Candidate]:
     return list({candidate.sampling: candidate for candidate in measured}.values())
 
 
-def _fingerprint(denoiser: nn.Module) -> str:
+def _fingerprint(model: nn.Module) -> str:
     """Of a model's weights."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(denoiser.state_dict().items()):
+    for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -207,7 +207,10 @@ class Trainer:
         learned = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = self.accelerator.clip_grad_norm_(learned, limit)
 
-        values = losses.value.detach().tolist()
+        # One transfer for all that the host wants to know of the images.
+        figures = torch.stack([losses.value.detach(), losses.shown, losses.error, losses.pull])
+        descended, shown, error, pull = figures.cpu().double()
+        values = descended.tolist()
         report = Step(loss=sum(values) / len(values), gradient_norm=float(norm), waited=waited)
         # With fp16 an infinite gradient is the loss scaler's business: it skips the step itself.
         scaled = self.accelerator.scaler is not None
@@ -225,8 +228,7 @@ class Trainer:
         self.progress.images += len(batch.images)
         for average in self.ema.values():
             average.update(self.progress.images, len(batch.images))
-        shown, error = losses.shown.cpu().double(), losses.error.cpu().double()
-        self.loss.times.update(losses.t, shown, error)
+        self.loss.times.update(losses.t, pull, error)
         self.meter.add(
             values, shown.tolist(), losses.level, norm=report.gradient_norm, waited=waited
         )

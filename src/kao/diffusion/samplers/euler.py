@@ -8,13 +8,13 @@ from torch import Tensor
 from kao.diffusion.denoiser import Denoise
 from kao.diffusion.noise import Noise
 from kao.diffusion.samplers.base import Sampler
-from kao.diffusion.samplers.churn import Churn
+from kao.diffusion.samplers.churn import Churning
 from kao.diffusion.samplers.exponential import hold
 from kao.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Euler(Sampler):
+class Euler(Churning):
     """Euler's method on x / alpha as a function of sigma / alpha, with d = x / alpha - x_0.
 
     With alpha = 1 this is algorithm 2 of Karras et al. (2022) without its correction; written
@@ -23,33 +23,15 @@ class Euler(Sampler):
     Euler takes it from x_t and the clipped x_0.
 
     Attributes:
-        churn: Share of noise added before each step, the paper's S_churn / steps, in
-            [0, sqrt(2) - 1].  It must shrink with the steps for the error to vanish.
-        churn_min, churn_max: Ratios sigma / alpha between which it is added.
-        churn_noise: Standard deviation of what is added, the paper's S_noise, above 0.
+        churn, churn_min, churn_max, churn_noise: As in `Churning`.
 
     Raises:
         ConfigError: A value is out of range.
     """
 
-    churn: float = 0.0
-    churn_min: float = 0.0
-    churn_max: float = 1e6
-    churn_noise: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        self._churn()
-
-    def _churn(self) -> Churn:
-        return Churn(self.churn, self.churn_min, self.churn_max, self.churn_noise)
-
-    def step(
-        self, denoise: Denoise, x: Tensor, t: Tensor, s: Tensor, *, noise: Noise, memory: Any = None
-    ) -> tuple[Tensor, Any]:
-        """Move `x` from `t` to `s`; see `Sampler.step`."""
-        x, t = self._churn()(denoise.schedule, x, t, noise)
-        return hold(x, denoise(x, t).x0, denoise.schedule(t), denoise.schedule(s)), None
+    def onward(self, denoise: Denoise, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """Move `x` from `t` to `s`; see `Churning.onward`."""
+        return hold(x, denoise(x, t).x0, denoise.schedule(t), denoise.schedule(s))
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,10 @@ class Times(nn.Module, ABC):
 
         Args:
             t: The times drawn, float64 on the CPU, (B,).
-            loss: Loss of each image before `Draw.weight`, float64 on the CPU, (B,).
-            error: Mean squared error of x_0 of each image, float64 on the CPU, (B,).
+            loss: What each image's gradient grows with, before `Draw.weight`: `Losses.pull`,
+                float64 on the CPU, (B,).
+            error: Mean squared error of x_0 of each image, `Losses.error`, float64 on the CPU,
+                (B,).
         """
         return None
 

@@ -1,0 +1,46 @@
+"""What is refused before a run begins, because its parts do not go together."""
+
+import pytest
+
+from kao.config import RunConfig
+from kao.config.sections import LossConfig
+from kao.diffusion import EDM, VE, Cosine, EDMWeight, Flow, Linear, TruncatedSNR, targets
+from kao.errors import ConfigError
+
+
+def refusal(**options) -> str:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig(**options).check()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("target", [targets.eps, targets.v, targets.x0, targets.velocity])
+def test_a_network_is_not_shown_noise_of_eighty_unscaled(target):
+    assert "set input_scaling = true" in refusal(schedule=VE(), target=target)
+    RunConfig(schedule=VE(), target=target, input_scaling=True).check()
+
+
+def test_edm_scales_its_input_by_itself():
+    config = RunConfig(schedule=VE(), target=EDM(sigma_data=0.4))
+    config.check()
+    assert config.build_denoiser("meta").sigma_data == 0.4
+
+
+def test_input_scaling_is_for_pixels():
+    assert RunConfig().build_denoiser("meta").sigma_data is None
+    assert RunConfig(input_scaling=True).build_denoiser("meta").sigma_data == 0.5
+
+
+@pytest.mark.parametrize("weight", [TruncatedSNR(), EDMWeight()])
+@pytest.mark.parametrize("schedule", [Linear(), Cosine()])
+def test_a_weight_that_bursts_near_pure_noise_is_refused(schedule, weight):
+    told = refusal(schedule=schedule, target=targets.eps, loss=LossConfig(weight=weight))
+    assert "near pure noise" in told and "take the v target" in told
+    RunConfig(schedule=schedule, target=targets.v, loss=LossConfig(weight=weight)).check()
+
+
+def test_published_pairs_of_target_and_weight_pass():
+    RunConfig(schedule=VE(), target=EDM(), loss=LossConfig(weight=EDMWeight())).check()
+    RunConfig(schedule=Flow(), target=targets.velocity, loss=LossConfig(weight=None)).check()
+    RunConfig(schedule=Cosine(), target=targets.v, loss=LossConfig(weight=TruncatedSNR())).check()
+    RunConfig(schedule=Linear(), target=targets.eps, loss=LossConfig(weight=None)).check()
