@@ -16,12 +16,12 @@ import json
 from datetime import date
 from pathlib import Path
 
-from kao.errors import ConfigError
 from kao.machine import describe, versions
-from kao.metrics import Wavelets
+from kao.metrics import KernelDistance, Wavelets
 from kao.runs import Run
 from kao.runs.budgets import Candidate, Ledger, described, to_json
-from kao.runs.tuning import SIZABLE, Bench, real_pictures, settings
+from kao.runs.tuning import SIZABLE, Bench, real_pictures
+from kao.runs.ways import settings
 
 STEPS = (5, 10, 20, 50, 100, 250, 1000)
 SAMPLERS = (
@@ -45,6 +45,8 @@ def measure(path: Path, arguments: argparse.Namespace) -> None:
         run.denoiser(checkpoint),
         real_pictures(run.config, n=arguments.reals, seed=arguments.seed, source=arguments.real),
         features=Wavelets(),
+        distance=KernelDistance,
+        measure="kernel distance",
         seed=arguments.seed,
         batch=arguments.batch,
         checkpoint=checkpoint.images,
@@ -76,23 +78,16 @@ def measure(path: Path, arguments: argparse.Namespace) -> None:
 
 def cells_of(run: Run, arguments: argparse.Namespace) -> list:
     """The cells, those of few steps first; samplers that this run cannot use are left out."""
-    cells, left_out = [], []
-    for sampler in arguments.samplers.split(","):
-        try:
-            ways, notes = settings(
-                run,
-                samplers=[sampler],
-                grids=arguments.grids.split(","),
-                steps=arguments.steps,
-                etas=arguments.etas,
-            )
-        except ConfigError as error:
-            ways, notes = [], [f"Left out {sampler}: {error}"]
-        cells += ways
-        left_out += notes
-    for note in left_out:
+    ways, notes = settings(
+        run,
+        samplers=arguments.samplers.split(","),
+        grids=arguments.grids.split(","),
+        steps=arguments.steps,
+        etas=arguments.etas,
+    )
+    for note in notes:
         print(note)
-    return sorted(cells, key=lambda sampling: sampling.steps)
+    return ways
 
 
 def line(cell: Candidate) -> str:
@@ -112,7 +107,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS))
     parser.add_argument("--samplers", default=SAMPLERS)
     parser.add_argument("--grids", default=GRIDS)
-    parser.add_argument("--etas", type=float, nargs="+", default=[0.0])
+    parser.add_argument("--etas", type=float, nargs="+", default=[])
     parser.add_argument("--real", default=None, help="pictures to compare with")
     parser.add_argument("--reals", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)

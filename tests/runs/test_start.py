@@ -626,3 +626,18 @@ def test_a_folder_of_something_else_does_not_become_a_run(asked):
     with pytest.raises(OutputError, match=r"is no run and holds mine\.png: give an empty"):
         open_session(ask, CPU)
     assert [file.name for file in ask.run.iterdir()] == ["mine.png"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        ((), False),
+        (("schedule=linear",), False),
+        (("schedule=linear", "schedule.steps=50"), True),
+        (("schedule=linear", "schedule.steps=50", "schedule.zero_terminal_snr=true"), False),
+    ],
+)
+def test_a_schedule_that_keeps_signal_at_its_end_is_told_of(tmp_path, overrides, told):
+    ask = Ask(run=tmp_path / "run", source="toy:8", recipe="toy-32", overrides=overrides)
+    notes = configure(ask, torch.device("cpu")).notes
+    assert any("zero_terminal_snr" in note for note in notes) == told

@@ -250,7 +250,7 @@ def _refuse_bursting_weights(denoiser: Denoiser, weight: Weight | None) -> None:
     level = schedule(torch.linspace(least, float(schedule.t_max), 1000, dtype=torch.float64))
     natural = (determinant(level, denoiser.target) / level.sigma) ** 2
     # At the clean end a large weight meets small errors, as in the eps loss by way of x_0.
-    factor = (weight(level) / natural)[level.snr < 1].max().item()
+    factor = (weight(level) / natural).where(level.snr < 1, 0).max().item()
     if factor > _BURST:
         raise ConfigError(
             f"This loss.weight multiplies what the network is trained on by up to {factor:.2g}, "

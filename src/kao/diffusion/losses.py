@@ -1,11 +1,7 @@
 """The training loss: regression on what the network outputs, weighted, and what may be added.
 
-Published losses are weights w on |x0_hat - x_0|^2, functions of snr = alpha^2 / sigma^2.  Plain
-MSE on a network's output y = a x_0 + b eps has w = (det / sigma)^2, det = alpha b - sigma a:
-
-    eps MSE (DDPM "simple")   snr              v MSE (VP)            snr + 1
-    x0 MSE                    1                velocity MSE (flow)   (1 + sqrt(snr))^2
-    EDM                       snr + 1/sd^2     Min-SNR-gamma         min(snr, gamma)
+What published losses have in common, and how a weight on the error of x_0 becomes one on y, is told
+in `weights`.
 """
 
 import math

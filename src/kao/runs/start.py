@@ -31,6 +31,9 @@ from kao.runs.sizing import (
 from kao.tracking import Jsonl, TensorBoard, Tracker, Wandb
 from kao.training import Hook, Length, Trainer
 
+_SIGNAL = 0.1
+"""Ratio alpha / sigma at the end of a schedule past which starting from noise can be seen."""
+
 CHANGEABLE = (
     "length",
     "hooks.",
@@ -138,6 +141,7 @@ def configure(ask: Ask, device: torch.device) -> Plan:
         config = ask.request(recipe).over(dump(RunConfig()))
         if ask.recipe is None:
             config = fitted(config, asked)
+        notes = _signal_at_the_end(config)
     if not config.data.source:
         raise ConfigError(
             "No pictures are named: give a folder or a zip file of pictures, hf:NAME, or toy."
@@ -147,6 +151,20 @@ def configure(ask: Ask, device: torch.device) -> Plan:
     if config.training.precision != "auto":
         check_precision(config.training.precision, device)
     return Plan(config, exists, notes)
+
+
+def _signal_at_the_end(config: RunConfig) -> list[str]:
+    """A note where the noisiest level still shows the picture, and drawing starts without one."""
+    schedule = config.schedule.build()
+    end = schedule(torch.tensor(float(schedule.t_max), dtype=torch.float64))
+    kept = (end.alpha / end.sigma).item()
+    if kept <= _SIGNAL:
+        return []
+    return [
+        f"The noisiest level of this schedule keeps {kept:.0%} of a picture beside the noise, and "
+        f"drawing starts from noise alone: pictures will come out paler than they are. "
+        f"schedule.zero_terminal_snr = true removes it, as do more steps or a larger beta_last."
+    ]
 
 
 def plan(ask: Ask, device: torch.device) -> RunConfig:

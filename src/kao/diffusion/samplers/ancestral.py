@@ -55,8 +55,8 @@ class Ancestral(Sampler):
         if self.variance == "learned":
             if prediction.variance is None:
                 raise ConfigError(
-                    'sampler.variance = "learned", but the network was trained without a variance: '
-                    'choose "beta" or "beta_tilde", or train one with a variational bound.'
+                    'sampling.sampler.variance = "learned", but the network was trained without a '
+                    'variance: choose "beta" or "beta_tilde", or train one with loss.bound = 0.001.'
                 )
             return (posterior_log_variance(t, s, prediction.variance) / 2).exp()
         std = forward_variance(t, s).sqrt()
