@@ -262,7 +262,10 @@ def test_the_way_to_draw_may_be_changed(kao, tiny_run, tmp_path):
             ("--sampler", "heun", "sampling.sampler.eta=1"),
             'unknown key "eta" in [sampling.sampler]',
         ),
-        (("--sampler", "ddim", "sampling.sampler.eta=3"), "sampler.eta = 3.0, but it lies between"),
+        (
+            ("--sampler", "ddim", "sampling.sampler.eta=3"),
+            "sampling.sampler.eta = 3.0, but it lies between",
+        ),
     ],
 )
 def test_a_way_to_draw_that_cannot_work_is_refused(words, said, refused, tiny_run):

@@ -5,6 +5,8 @@ import pytest
 from PIL import Image
 
 from kao.data.pictures import decode
+from kao.diffusion import DDIM, Ancestral
+from kao.reports.edits import Edited
 from kao.runs import Run
 from kao.tracking import read_events
 
@@ -77,6 +79,25 @@ def test_the_wrong_start_gives_another_picture(edit, faces, tmp_path):
         edit("recover", folder, "--t", "100", "--start", start)
         drawn.append(sheet(tmp_path / "recover.png"))
     assert not np.array_equal(*drawn)
+
+
+def test_the_sheet_of_the_wrong_start_has_its_own_name(kao, own_run):
+    code, _, err = kao("edit", own_run, "recover", "--t", "100", "--start", "T")
+    assert (code, err) == (0, f"{own_run / 'pictures' / 'edit-recover-from-T.png'}\n")
+    assert not (own_run / "pictures" / "edit-recover.png").exists()
+
+
+def test_sdedit_draws_with_noise_whatever_the_sampler_of_the_run(edit, tiny_run, monkeypatch):
+    met = {}
+
+    def variations(denoise, sampler, images, times, *, strengths, seed):
+        met.update(sampler=sampler, strengths=strengths)
+        return Edited(Image.new("RGB", (1, 1)), [], columns=1)
+
+    monkeypatch.setattr("kao.reports.edits.variations", variations)
+    edit("sdedit")
+    assert Run.open(tiny_run).config.sampling.sampler == DDIM()
+    assert met == {"sampler": Ancestral("beta_tilde"), "strengths": [0.5, 0.7, 0.85]}
 
 
 def test_any_strength_can_start_on_a_chain(kao, own_run, faces, tmp_path):
@@ -231,3 +252,24 @@ def test_a_run_whose_pictures_are_gone_wants_them_named(refused, own_run, monkey
 def test_a_place_that_cannot_be_written_is_named(refused, tiny_run, faces, tmp_path):
     said = refused("edit", tiny_run, "invert", faces(2), "--out", tmp_path)
     assert said.startswith(f"{tmp_path} is in the way, since it is no file")
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "said"),
+    [
+        ("--out", "x.gif", "the sheet is written as .png: give it that ending."),
+        ("--gif", "x.png", "the film is written as .gif: give it that ending."),
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_of_another_ending_is_refused(kind, option, name, said, refused, tiny_run, tmp_path):
+    place = tmp_path / name
+    assert refused("edit", tiny_run, kind, option, place) == f"{option} = {place}, but {said}"
+    assert not place.exists()
+
+
+def test_a_sheet_and_a_film_are_two_files(refused, tiny_run, tmp_path):
+    place = tmp_path / "x"
+    same = tmp_path / "." / "y" / ".." / "x"
+    said = refused("edit", tiny_run, "invert", "--out", place, "--gif", same)
+    assert said == f"--out and --gif are both {place}: give them two names."

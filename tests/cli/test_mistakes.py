@@ -6,6 +6,7 @@ import os
 import pytest
 
 from kao.checkpoints import Checkpoint
+from kao.runs import Run
 from kao.tracking import read_events
 
 # --- mistakes in pictures -----------------------------------------------------------------------
@@ -77,7 +78,7 @@ def test_a_class_that_is_not_there_is_told_the_near_miss(command, refused, train
         (("network.width=wide",), "network.width = 'wide' in the command line; expected a whole"),
         (
             ("target=eps", "schedule=flow"),
-            "The eps target does not go with FlowSchedule: at its last level (alpha = 0, sigma",
+            'target = "eps" does not go with a schedule that ends in pure noise, since it does not',
         ),
         (
             ("training.precision=fp16",),
@@ -180,6 +181,41 @@ def test_what_is_no_file_is_not_replaced_by_one(option, kao, tiny_run, tmp_path)
     said = f"kao: {pipe} is in the way, since it is no file: choose another place.\n"
     assert (code, err) == (2, said)
     assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "said"),
+    [
+        ("--grid", "x.xyz", "the grid is written as .png: give it that ending."),
+        ("--npz", "x.png", "the array is written as .npz: give it that ending."),
+    ],
+)
+def test_a_wrong_ending_is_refused_before_anything_is_drawn(
+    option, name, said, refused, tiny_run, tmp_path, undrawn
+):
+    place = tmp_path / name
+    assert refused("sample", tiny_run, option, place) == f"{option} = {place}, but {said}"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--out", "--grid", "--npz"])
+def test_a_place_below_a_file_is_refused_before_anything_is_drawn(
+    option, refused, tiny_run, tmp_path, undrawn
+):
+    (tmp_path / "file").write_text("in the way")
+    place = tmp_path / "file" / "new" / "x"
+    said = refused("sample", tiny_run, option, place)
+    assert said.startswith(f"{place} cannot be written, since a file or folder of that name is in")
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """A model that is not to be loaded."""
+
+    def load(*words, **names):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(Run, "denoiser", load)
 
 
 # --- damage -------------------------------------------------------------------------------------

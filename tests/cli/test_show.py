@@ -195,7 +195,7 @@ def test_several_figures_do_not_go_into_one_file(refused, tiny_run, tmp_path):
 def test_a_file_of_the_wrong_ending_is_refused(refused, tiny_run, tmp_path):
     out = tmp_path / "a.png"
     assert refused("show", tiny_run, "gif", "--out", out) == (
-        f"--out = {out}, but gif is written as .gif: give it that ending, or a folder."
+        f"--out = {out}, but gif is written as .gif: give it that ending."
     )
 
 

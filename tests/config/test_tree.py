@@ -356,7 +356,10 @@ def test_the_defaults_fit_together():
         (at("network.width", 7), "network.width = 7; the sinusoidal embedding needs an even width"),
         (at("data.size", 36), "needs a size that is a multiple of 8, and data.size = 36: try"),
         (at("network.attention", [5]), "names the size 5, which no level has at data.size = 32"),
-        ({"schedule": "flow", "target": "eps"}, "The eps target does not go with FlowSchedule"),
+        (
+            {"schedule": "flow", "target": "eps"},
+            'target = "eps" does not go with a schedule that ends in pure noise',
+        ),
         (
             {"schedule": COSINE, "sampling": {"steps": 51}},
             "steps = 51, but the schedule has 50 times to visit",

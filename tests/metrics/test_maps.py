@@ -58,6 +58,7 @@ def test_a_file_that_holds_no_network_is_refused(tmp_path):
     file = tmp_path / "network.pt"
     file.write_text("no network")
     with pytest.raises(
-        ConfigError, match=r"network\.pt cannot be read as TorchScript \(.*\): give"
+        ConfigError,
+        match=r"network\.pt cannot be read as TorchScript: give a file that torch\.jit\.save ",
     ):
         feature_maps(str(file))

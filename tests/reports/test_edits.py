@@ -76,7 +76,9 @@ def test_a_misled_recovery_loses_what_a_right_one_keeps(denoise, times, drawn):
     images = pictures(2)
     edits.recovery(denoise, images, times, starts=at(20), seed=0)
     right = drawn["rows"]
+    assert drawn["row_titles"] == ["t = 20", "t = 20"]
     edits.recovery(denoise, images, times, starts=at(20), seed=0, misled=True)
+    assert drawn["row_titles"] == ["t = 20, from T", "t = 20, from T"]
     for good, bad in zip(right, drawn["rows"], strict=True):
         assert torch.equal(good[:2], bad[:2])
         assert far(bad[0], bad[3]) > 3 * far(good[0], good[3])

@@ -134,7 +134,19 @@ def test_the_density_over_t_has_the_height_that_its_knots_say(monkeypatch):
     heights, places, _ = by_time.patches[0].get_data()
     assert (heights * np.diff(places)).sum() == pytest.approx(1)
     assert heights[0] == pytest.approx(0.2 / 0.1) and heights[3] == pytest.approx(0.2 / 0.7)
+    assert by_time.get_title(loc="left") == "Density of training times over t"
     # Five steps through six knots visit the knots themselves, the noisiest first.
     visited = torch.tensor(grid.lines[1].get_ydata())[1:-1]
     expected = torch.tensor([2 * math.log((1 - u) / u) for u in KNOTS[1:-1]]).double()
     assert torch.allclose(visited, expected)
+
+
+def test_times_of_which_nothing_is_learned_yet_say_so_and_are_seen(monkeypatch):
+    figures = []
+    monkeypatch.setattr("kao.reports.times.rendered", figures.append)
+    times_plot(Flow().build(), tuple(i / 128 for i in range(129)))
+    by_time, _, _ = figures[0].axes
+    assert by_time.get_title(loc="left") == "Training times over t: nothing learned yet"
+    assert by_time.get_ylim() == pytest.approx((0, 1.1))
+    (uniform,), (learned,) = by_time.lines, by_time.patches
+    assert uniform.get_zorder() > learned.get_zorder() and uniform.get_linestyle() == "--"

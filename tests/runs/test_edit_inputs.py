@@ -108,6 +108,9 @@ def test_what_is_no_box_is_refused(text):
 def test_a_mask_that_covers_everything_or_nothing_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="covers the whole picture"):
         mask("0,0,1,1")
+    Image.new("L", (40, 24), 140).save(tmp_path / "grey.png")
+    with pytest.raises(ConfigError, match=r"what is white \(lighter than half grey\) is drawn"):
+        mask(str(tmp_path / "grey.png"))
     Image.new("L", (40, 24), "black").save(tmp_path / "black.png")
     with pytest.raises(ConfigError, match="leaves nothing to draw"):
         mask(str(tmp_path / "black.png"))

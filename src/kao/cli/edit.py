@@ -85,7 +85,7 @@ def recover(
         raise ConfigError(
             f'--start = "{start}"; expected t (right) or T (noisy pictures taken for pure noise).'
         )
-    editor = _editor(context, steps=steps)
+    editor = _editor(context, steps=steps, out=out, gif=gif)
     schedule = editor.denoiser.schedule
     # The largest is last, as the film shows the last.
     wanted = sorted(_numbers(t, option="--t")) if t is not None else some_times(schedule)
@@ -98,7 +98,7 @@ def recover(
         seed=seed,
         misled=start == "T",
     )
-    _write(editor, edited, "recover", out, gif)
+    _write(editor, edited, "recover" if start == "t" else "recover-from-T", out, gif)
 
 
 @edit_app.command()
@@ -107,8 +107,11 @@ def sdedit(
     pictures: Pictures = None,
     strength: Annotated[
         str,
-        typer.Option(metavar="S,S,...", help="Parts of the way to noise, each in 0..1."),
-    ] = "0.3,0.5,0.7",
+        typer.Option(
+            metavar="S,S,...",
+            help="Parts of the way to noise, each in 0..1; sketches want about 0.85.",
+        ),
+    ] = "0.5,0.7,0.85",
     steps: Steps = None,
     seed: Seed = 0,
     out: Out = None,
@@ -116,20 +119,22 @@ def sdedit(
 ) -> None:
     """Draw pictures again from some noise: the more, the less of the original stays.
 
-    Made for sketches and collages (SDEdit, Meng et al. 2022).
+    Made for sketches and collages (SDEdit, Meng et al. 2022).  The sampler is DDPM's with
+    beta-tilde, whatever the run's: a way back that adds no noise keeps flat colours flat.
 
-    Example: kao edit runs/mine sdedit sketch.png --strength 0.4,0.6,0.8
+    Example: kao edit runs/mine sdedit sketch.png --strength 0.6,0.7,0.85
     """
+    from kao.diffusion import Ancestral
     from kao.reports.edits import variations
 
     strengths = sorted(_numbers(strength, option="--strength"))
     for value in strengths:
         if not 0 < value <= 1:
             raise ConfigError(f"--strength = {value:g}; expected shares above 0 and up to 1.")
-    editor = _editor(context, steps=steps)
+    editor = _editor(context, steps=steps, out=out, gif=gif)
     edited = variations(
         editor.denoise,
-        editor.config.sampling.sampler,
+        Ancestral("beta_tilde"),
         editor.choose(pictures or [], seed=seed).images,
         editor.times,
         strengths=strengths,
@@ -169,7 +174,7 @@ def inpaint(
     from kao.reports.edits import completions
     from kao.runs.editing import mask_of
 
-    editor = _editor(context, steps=steps)
+    editor = _editor(context, steps=steps, out=out, gif=gif)
     data = editor.config.data
     drawn = mask_of(mask, size=data.size, crop=data.crop)
     jump = jump or max(1, len(editor.times) // 25)  # 10 of 250 in the paper
@@ -219,7 +224,7 @@ def interpolate(
     if seeds is not None and pictures:
         raise ConfigError("--seeds joins drawn pictures, and real ones are named too: give one.")
     ends = None if seeds is None else _two_seeds(seeds)
-    editor = _editor(context, steps=steps)
+    editor = _editor(context, steps=steps, out=out, gif=gif)
     if ends is not None:
         edited = between_seeds(
             editor.denoise,
@@ -265,7 +270,7 @@ def invert(
     from kao.diffusion.inversion import psnr
     from kao.reports.edits import inversion
 
-    editor = _editor(context, steps=steps)
+    editor = _editor(context, steps=steps, out=out, gif=gif)
     chosen = editor.choose(pictures or [], seed=seed)
     edited, rms = inversion(editor.denoiser, chosen.images, editor.times, iterations=iterations)
     _write(editor, edited, "invert", out, gif)
@@ -283,13 +288,21 @@ def invert(
     print(json.dumps(about, indent=2))
 
 
-def _editor(context: typer.Context, *, steps: int | None) -> "Editor":
-    """The run that the command line names, with its model."""
+def _editor(
+    context: typer.Context, *, steps: int | None, out: Path | None, gif: Path | None
+) -> "Editor":
+    """The run that the command line names, with its model; first, where its edit will go."""
+    from kao.cli.outputs import Output, check_outputs
     from kao.cli.sample import load_denoiser, sampling_changed
     from kao.runs import Run
     from kao.runs.editing import Editor
+    from kao.runs.run import PICTURES
 
     run = Run.open(context.obj)
+    check_outputs(
+        Output("--out", out or run.path / PICTURES / "edit.png", "the sheet", ".png"),
+        Output("--gif", gif, "the film", ".gif"),
+    )
     config = sampling_changed(run, [], steps=steps)
     return Editor.of(run, config, load_denoiser(run))
 

@@ -55,6 +55,7 @@ def sample(
     import torch
 
     from kao.cli.console import bar, say
+    from kao.cli.outputs import Output, check_outputs
     from kao.files import save_npz
     from kao.runs import Run, draw
     from kao.runs.budgets import load_budget, outdated
@@ -70,6 +71,13 @@ def sample(
             "sampling.key=value out, or leave --budget out."
         )
     opened = Run.open(run)
+    if grid is None and npz is None and out is None:
+        grid = opened.path / PICTURES / f"grid-seed{seed}.png"
+    check_outputs(
+        Output("--out", out, "the folder of pictures"),
+        Output("--grid", grid, "the grid", ".png"),
+        Output("--npz", npz, "the array", ".npz"),
+    )
     if budget is not None:
         config = opened.drawing(load_budget(opened, budget))
         if note := outdated(opened):
@@ -87,7 +95,7 @@ def sample(
                 names = [f"{count + i:06d}" for i in range(len(pictures))]
                 save_pictures(pictures, out, names=names)
             count += len(pictures)
-            if out is None or grid is not None or npz is not None:
+            if grid is not None or npz is not None:
                 drawn.append(pictures)
             progress.update(task, advance=len(pictures))
     if out is not None:
@@ -98,8 +106,6 @@ def sample(
     if npz is not None:
         save_npz(npz, images.permute(0, 2, 3, 1).numpy())
         say(f"array {tuple(images.permute(0, 2, 3, 1).shape)} in {npz}")
-    if grid is None and npz is None and out is None:
-        grid = opened.path / PICTURES / f"grid-seed{seed}.png"
     if grid is not None:
         save_picture(lay_out(images, columns=columns), grid)
         say(f"grid of {n} in {grid}")

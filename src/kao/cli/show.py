@@ -128,7 +128,8 @@ def drawings(
         kinds: Of `FILES`; None or none for all that the run has, but those of `WHEN_NAMED`.
 
     Raises:
-        ConfigError: `out` is a file, and several figures are asked for.
+        ConfigError: As `places`.
+        OutputError: As `places`.
     """
     from functools import cache
 
@@ -233,20 +234,19 @@ def places(out: Path, kinds: Sequence[str]) -> dict[str, Path]:
 
     Raises:
         ConfigError: `out` is a file, and several figures or one of the other format are drawn.
+        OutputError: As `check_outputs`.
     """
+    from kao.cli.outputs import Output, check_outputs
+
     if out.is_dir() or out.suffix.lower() not in (".png", ".gif"):
+        check_outputs(Output("--out", out, "the folder of figures"))
         return {kind: out / FILES[kind] for kind in kinds}
     if len(kinds) > 1:
         raise ConfigError(
             f"--out = {out} is one file, and {len(kinds)} figures are drawn: give a folder, or "
             f"name one figure."
         )
-    format_ = Path(FILES[kinds[0]]).suffix
-    if out.suffix.lower() != format_:
-        raise ConfigError(
-            f"--out = {out}, but {kinds[0]} is written as {format_}: give it that ending, or a "
-            f"folder."
-        )
+    check_outputs(Output("--out", out, kinds[0], Path(FILES[kinds[0]]).suffix))
     return {kinds[0]: out}
 
 
@@ -258,7 +258,8 @@ def compare_schedules(words: Sequence[str], out: Path | None) -> Path:
         out: A folder or a file; None for schedule.png in the current folder.
 
     Raises:
-        ConfigError: A word is neither, or an option of a schedule is wrong.
+        ConfigError: A word is neither, or an option of a schedule is wrong; or as `places`.
+        OutputError: As `places`.
         CheckpointError: A directory is no run, or learns its times and has no checkpoint.
     """
     from kao.diffusion import SCHEDULES
@@ -266,6 +267,7 @@ def compare_schedules(words: Sequence[str], out: Path | None) -> Path:
     from kao.runs import Run
     from kao.visualisation import save_picture
 
+    place = places(out or Path(), [SCHEDULE])[SCHEDULE]
     schedules: dict[str, NoiseSchedule] = {}
     knots: dict[str, tuple[float, ...]] = {}
     for word in words or SCHEDULES:
@@ -278,7 +280,6 @@ def compare_schedules(words: Sequence[str], out: Path | None) -> Path:
         schedules[name] = run.config.schedule.build()
         if own := training_knots(run):
             knots[name] = own
-    place = Path(FILES[SCHEDULE]) if out is None else places(out, [SCHEDULE])[SCHEDULE]
     return save_picture(schedule_plot(schedules, knots=knots), place)
 
 

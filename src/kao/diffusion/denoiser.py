@@ -176,8 +176,9 @@ def _refuse_singular(schedule: NoiseSchedule, target: Target) -> None:
     det = determinant(end, target).item()
     if abs(det) < 1e-6:
         name = getattr(target, "__name__", repr(target))
+        where = "pure noise" if abs(end.alpha) < 1e-6 else f"alpha = {end.alpha:.2g}"
         raise ConfigError(
-            f"The {name} target does not go with {type(schedule).__name__}: at its last level "
-            f"(alpha = {end.alpha:.2g}, sigma = {end.sigma:.2g}) the clean image cannot be "
-            f"recovered from it; choose the v or velocity target, or another schedule."
+            f'target = "{name}" does not go with a schedule that ends in {where}, since it does '
+            f'not tell the clean image there: choose target = "v" or "velocity", or a schedule '
+            f'that keeps some signal, as "cosine" with zero_terminal_snr = false does.'
         )

@@ -295,7 +295,8 @@ def _check_discrete(grid: str, schedule: NoiseSchedule) -> None:
     if not isinstance(schedule, DiscreteSchedule):
         raise ConfigError(
             f"The {grid} grid counts the steps of a discrete schedule, and "
-            f"{type(schedule).__name__} is continuous: choose the uniform or the karras grid."
+            f"{type(schedule).__name__} is continuous: choose the trailing, uniform, karras or "
+            f"log_snr grid."
         )
 
 

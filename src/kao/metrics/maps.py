@@ -46,10 +46,9 @@ class ScriptedMaps(nn.Module):
         try:
             network = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
         except (RuntimeError, OSError, ValueError) as error:
-            reason = str(error).strip().partition("\n")[0]
+            # PyTorch's own words, in the cause, are a paragraph on archives.
             raise ConfigError(
-                f"{path} cannot be read as TorchScript ({reason}): give a file that torch.jit.save "
-                f"wrote."
+                f"{path} cannot be read as TorchScript: give a file that torch.jit.save wrote."
             ) from error
         self.network = network.eval()
         for parameter in network.parameters():  # a script refuses requires_grad_ as a whole

@@ -71,7 +71,8 @@ def recovery(
         times: The grid of the whole way, float64, (steps + 1,).
         starts: Names and times, float64, shape (): one row a picture for each.
         seed: Of the noise, which is the same at every start.
-        misled: Hand the noisy pictures to the sampler as if they came from times[0].
+        misled: Hand the noisy pictures to the sampler as if they came from times[0]; the row
+            titles say so.
     """
     schedule, seeds = denoise.schedule, seeds_of(seed, range(len(images)))
     rows, names, frames = [], [], []
@@ -85,7 +86,7 @@ def recovery(
             films.append(film)
         noisy = visible(noised(schedule, images, t, SeededNoise(seeds)), schedule(t))
         rows += list(torch.stack([to_uint8(images), noisy, *ends], dim=1))
-        names += [name] * len(images)
+        names += [f"{name}, from T" if misled else name] * len(images)
         frames = [torch.stack(pair, dim=1).flatten(0, 1) for pair in zip(*films, strict=True)]
     titles = ["original", "noisy", "beta", "beta-tilde"]
     return Edited(strip(rows, titles=titles, row_titles=names), frames, columns=len(VARIANCES))

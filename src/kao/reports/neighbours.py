@@ -215,7 +215,7 @@ class Comparison:
         ]
         real = [f"{self.usual[name].distance:.1f}" for name in names]
         usual = self.usual[names[0]]
-        again = f" ({usual.twins:.0%} of them occur again, which is not counted)"
+        again = f" ({usual.twins:.0%} of them occur again, mirrored or not, which is not counted)"
         return (
             f"Median distance to the nearest of {len(self.others):,} training pictures: "
             f"{' and '.join(samples)} for {len(self.samples)} samples, {' and '.join(real)} for "

@@ -4,15 +4,17 @@ Knots are those of `kao.reports.schedules`.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from kao.diffusion import DiscreteSchedule, NoiseSchedule, Times
-from kao.reports.plots import COLOURS, FAINT, new_figure, rendered, style
+from kao.reports.plots import COLOURS, INK, new_figure, rendered, style
 from kao.reports.schedules import log_snr_density, noise_to_the_right
 
+_TITLE = "Density of training times over t"
 _KNOTS = 129
 _DRAWS, _FINE = 1 << 17, 513  # enough for the tails, and for little noise between two knots
 
@@ -43,7 +45,7 @@ def times_plot(schedule: NoiseSchedule, knots: Sequence[float], *, steps: int = 
     """The learned density of training times beside uniform: over t, over log-snr, as a grid.
 
     The grid of so many steps has its times at equal shares of the density: it looks often where
-    training looks often.
+    training looks often.  Where the density is uniform still, the title says so.
 
     Args:
         schedule: What log-snr a time has.
@@ -52,16 +54,23 @@ def times_plot(schedule: NoiseSchedule, knots: Sequence[float], *, steps: int = 
     """
     figure = new_figure(14, 4.9)
     by_time, by_snr, grid = figure.subplots(1, 3)
-    learned, uniform = {"color": COLOURS[1], "linewidth": 2.0}, {"color": FAINT, "linewidth": 1.8}
+    learned: dict[str, Any] = {"color": COLOURS[1], "linewidth": 2.8}
+    # Dashed and on top, so that both are seen where they are one.
+    uniform: dict[str, Any] = {
+        "color": INK,
+        "linewidth": 1.3,
+        "linestyle": (0, (4, 4)),
+        "zorder": 3,
+    }
 
     places = np.asarray(knots)
+    density = 1 / (len(places) - 1) / np.diff(places)
     by_time.axhline(1, **uniform, label="uniform")
-    by_time.stairs(
-        1 / (len(places) - 1) / np.diff(places), places, baseline=None, **learned, label="learned"
-    )
-    style(by_time, title="Density of training times over t", xlabel="t / t_max")
-    by_time.set(xlim=(0, 1))
-    by_time.set_ylim(bottom=0)
+    by_time.stairs(density, places, baseline=None, **learned, label="learned")
+    even = np.allclose(density, 1)
+    title = "Training times over t: nothing learned yet" if even else _TITLE
+    style(by_time, title=title, xlabel="t / t_max")
+    by_time.set(xlim=(0, 1), ylim=(0, 1.1 * max(1, density.max())))
 
     edges = torch.linspace(-15, 15, 301, dtype=torch.float64)
     middle = (edges[1:] + edges[:-1]) / 2
@@ -75,7 +84,7 @@ def times_plot(schedule: NoiseSchedule, knots: Sequence[float], *, steps: int = 
     at_equal_shares = np.interp(equal, np.linspace(0, 1, len(places)), places)
     for shares, look in ((equal, uniform), (at_equal_shares, learned)):
         level = schedule(torch.from_numpy(shares) * schedule.t_max)
-        grid.plot(steps - np.arange(steps + 1), level.snr.log().clamp(-99, 99), ".-", **look)
+        grid.plot(steps - np.arange(steps + 1), level.snr.log().clamp(-99, 99), marker=".", **look)
     style(grid, title=f"A grid of {steps} steps through its quantiles", xlabel="step")
     grid.set_ylabel("log-snr", fontsize=11)
     grid.set(ylim=(-15, 15), xlim=(0, steps))

@@ -132,8 +132,11 @@ def mask_of(text: str, *, size: int, crop: Crop) -> Tensor:
         )
     if mask.all():
         raise ConfigError(
-            f"The mask {text} covers the whole picture, so that nothing is left to go by: make it "
-            f"black where the picture is to stay, or draw new ones with `kao sample`."
+            f"The mask {text} covers the whole picture, since what is white (lighter than half "
+            f"grey) is drawn: make it black where the picture is to stay."
+            if box is None
+            else f"The mask {text} covers the whole picture, so that nothing is left to go by: "
+            f"make the box smaller, or draw new pictures with `kao sample`."
         )
     return mask[None, None]
 
