@@ -80,13 +80,12 @@ def draw(loss: DenoisingLoss, denoiser: Denoiser, x0: Tensor) -> Losses:
     return loss(denoiser, x0, None, torch.Generator().manual_seed(2))
 
 
-def squared_error_of_x0(denoiser: Denoiser, x0: Tensor, t: Tensor, *, held: bool = False) -> Tensor:
-    """|x0_hat - x0|^2 a pixel, on the noise that `draw` makes; x0_hat held in x0's range or not."""
+def squared_error_of_x0(denoiser: Denoiser, x0: Tensor, t: Tensor) -> Tensor:
+    """|x0_hat - x0|^2 a pixel, on the noise that `draw` makes."""
     eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(2)).to(x0)
     alpha, sigma = denoiser.schedule(t).like(x0)
     prediction = denoiser(alpha * x0 + sigma * eps, t)
-    x0_hat = prediction.x0.clamp(x0.amin(), x0.amax()) if held else prediction.x0
-    return (x0_hat - x0).square().flatten(1).mean(1)
+    return (prediction.x0 - x0).square().flatten(1).mean(1)
 
 
 def gradient(loss: DenoisingLoss, denoiser: Denoiser, x0: Tensor) -> Tensor:

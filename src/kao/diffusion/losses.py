@@ -30,8 +30,8 @@ class Losses(NamedTuple):
         t: Time of each image, (B,), float64 on the CPU.
         shown: The weighted norm alone, without what options add to it and without the weight of
             the drawn time, (B,), like `value` but without gradient: what runs are compared by.
-        error: Mean squared error of x0_hat a pixel, (B,), like `shown`.  x0_hat is held within the
-            batch's range for it, as samplers do: near pure noise eps blows a small error up.
+        error: Mean squared error of x0_hat a pixel, (B,), like `shown`; at most that of the batch's
+            mean picture, which needs no model.
         pull: What the gradient of `value` grows with, (B,), like `shown`: everything that is
             descended, but without the weight of the drawn time and without the uncertainty itself.
     """
@@ -132,8 +132,10 @@ class DenoisingLoss(nn.Module):
         # Equation (6) of docs/mathematics.md, for the x_t that the network was shown.
         off = here.sigma / determinant(here, denoiser.target) * (b * (seen - eps) - residual)
         x0_hat = x0 + off
-        held = x0_hat.detach().clamp(x0.amin(), x0.amax())
-        error = (held - x0).square().flatten(1).mean(1)
+        error = off.detach().square().flatten(1).mean(1)
+        if len(x0) > 1:
+            # Being worse than the mean picture shows what is untrained, not what can be known.
+            error = error.minimum((x0 - x0.mean(0)).square().flatten(1).mean(1))
 
         u = self.uncertainty(level) if self.uncertainty is not None else None
         if u is not None:
