@@ -53,7 +53,7 @@ def measure(path: Path, arguments: argparse.Namespace) -> None:
     )
     RESULTS.mkdir(exist_ok=True)
     ledger = Ledger(RESULTS / f"front-{run.path.name}.jsonl", bench.conditions)
-    known, cells = ledger.known(), []
+    known = ledger.known()
     bench.warm_up()
     for sampling in cells_of(run, arguments):
         n = pictures_of(sampling.steps, n=arguments.n, calls=arguments.calls)
@@ -61,7 +61,6 @@ def measure(path: Path, arguments: argparse.Namespace) -> None:
         if cell is None:
             cell = bench.trial(sampling).measure(n)
             ledger.add(cell)
-        cells.append(cell)
         print(line(cell), flush=True)
     results = {
         "date": date.today().isoformat(),
@@ -69,7 +68,8 @@ def measure(path: Path, arguments: argparse.Namespace) -> None:
         "versions": versions(),
         "device": bench.device.type,
         "run": run.path.name,
-        **to_json(bench.conditions, cells),
+        # All that was measured under these conditions, by earlier commands too.
+        **to_json(bench.conditions, list(ledger.known().values())),
     }
     file = RESULTS / f"front-{run.path.name}.json"
     file.write_text(json.dumps(results, indent=2) + "\n")

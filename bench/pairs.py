@@ -125,7 +125,7 @@ def main() -> None:
     prepared = prepare(open_source(given.faces, size=SIZE), size=SIZE)
     lot = torch.randperm(len(prepared), generator=torch.Generator().manual_seed(0))[:REAL]
     space = Wavelets()
-    real = features(torch.stack([torch.from_numpy(prepared.images[int(i)]) for i in lot]), space)
+    real = features(torch.stack([torch.tensor(prepared.images[int(i)]) for i in lot]), space)
 
     results: dict[str, list[dict[str, Any]]] = {}
     for name in SETTINGS:
