@@ -245,7 +245,9 @@ def test_leaving_the_loop_leaves_nothing(cache):
 def test_an_interrupt_at_any_moment_leaves_nothing_or_a_whole_set(cache, tmp_path):
     script = tmp_path / "slow.py"
     script.write_text(
-        "import time, torch\n"
+        "import signal, time, torch\n"
+        # Whoever runs the tests in the background may have had it ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from kao.data.item import Item\n"
         "from kao.data.prepare import prepare\n"
         "class Slow:\n"

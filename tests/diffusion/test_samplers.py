@@ -92,7 +92,7 @@ def test_every_schedule_target_and_sampler_compose(name, schedule, target):
     network = Net(outputs=6 if name in LEARNED else 3)
     options = {"sigma_data": 0.5, "learned_variance": name in LEARNED}
     if target == "eps" and last(schedule).alpha < 1e-6:
-        with pytest.raises(ConfigError, match="v or velocity"):
+        with pytest.raises(ConfigError, match=r"choose target = .v. or .velocity."):
             Denoiser(network, schedule, row, **options)
         return
     denoiser = Denoiser(network, schedule, row, **options)
