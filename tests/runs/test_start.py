@@ -287,6 +287,36 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(step, asked, whole):
     assert weights(ask.run) == whole
 
 
+LEARNED = (
+    "loss.times.kind=loss_moment",
+    "loss.times.bins=2",
+    "loss.times.warmup=1",
+    "loss.uncertainty=true",
+)
+"""A loss that remembers."""
+
+
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_what_the_loss_learned_goes_on_where_a_run_was_stopped(step, asked):
+    straight, stopped = asked(*LEARNED, run="straight"), asked(*LEARNED)
+    go(straight)
+    go(stopped, stop=step)
+    go(stopped)
+    assert "loss.safetensors" in weights(straight.run)
+    assert weights(stopped.run) == weights(straight.run)
+
+
+def test_learned_times_are_read_from_the_checkpoint_and_drawn_on(asked):
+    ask = asked(*LEARNED, "sampling.grid=learned", "sampling.steps=4")
+    session, reason = go(ask)
+    assert reason == "finished"
+    learned = session.trainer.loss.times.knots()
+    even = session.config.loss.times.build(session.trainer.denoiser.schedule).knots()
+    assert learned != even
+    assert session.run.drawing().sampling.grid.knots == learned
+    assert session.run.learned_times().knots() == learned
+
+
 def test_a_run_may_be_stopped_after_every_step(asked, whole):
     ask = asked()
     for step in range(1, 7):
