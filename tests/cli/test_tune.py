@@ -1,9 +1,10 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
-from kao.runs import Run
+from kao.runs import Run, draw
 from kao.runs.budgets import BUDGETS, MEASURED, load_budget, load_budgets
 from kao.runs.tuning import Trial
 
@@ -42,6 +43,23 @@ def test_the_chart_lies_with_the_pictures(tuned):
     chart = path / "pictures" / "samplers.png"
     assert chart.read_bytes().startswith(b"\x89PNG")
     assert str(chart) in "".join(err.split("\n"))
+
+
+def test_a_budget_draws_as_its_winner_does(tuned, kao, tmp_path):
+    path, _, _ = tuned
+    run = Run.open(path)
+    budget = load_budgets(run)[1][-1].calls
+    file = tmp_path / "drawn.npz"
+    code, _, err = kao("sample", path, "--n", 2, "--budget", budget, "--npz", file)
+    assert code == 0, err
+    drawn = np.load(file)["arr_0"]
+
+    def pictures(config):
+        (images,) = draw(run.denoiser(), config, indices=range(2))
+        return images.permute(0, 2, 3, 1).numpy()
+
+    assert np.array_equal(drawn, pictures(run.drawing(load_budget(run, budget))))
+    assert not np.array_equal(drawn, pictures(run.drawing()))
 
 
 def test_the_same_command_goes_on_from_what_is_measured(tuned, kao, monkeypatch):

@@ -463,6 +463,25 @@ def test_times_follow_what_each_step_found(tiny_set, times):
     assert (after[0], after[-1]) == (0.0, 1.0)
 
 
+def test_times_are_told_the_pull_and_the_error_of_each_image(tiny_set):
+    trainer = learning(tiny_set, uncertainty=True)
+    with torch.no_grad():
+        trainer.loss.uncertainty.offset.fill_(1.0)  # so that the pull is not the shown loss
+    seen, told, forward = [], [], trainer.loss.forward
+
+    def watched(*arguments):
+        seen.append(forward(*arguments))
+        return seen[-1]
+
+    trainer.loss.forward = watched
+    trainer.loss.times.update = lambda *figures: told.append(figures)
+    trainer.step(next(trainer.batches(0)))
+    ((t, pull, error),), (losses,) = told, seen
+    assert torch.equal(t, losses.t)
+    assert torch.equal(pull, losses.pull.double()) and torch.equal(error, losses.error.double())
+    assert not torch.equal(pull, losses.shown.double())
+
+
 def test_the_uncertainty_is_trained_with_the_model(tiny_set):
     trainer = learning(tiny_set, uncertainty=True)
     run(trainer)
