@@ -43,10 +43,7 @@ class Linear:
         Raises:
             ConfigError: Fewer than 2 steps, or a beta or a shift out of range.
         """
-        _check_steps(self.steps)
-        _check_beta("beta_first", self.beta_first)
-        _check_beta("beta_last", self.beta_last)
-        betas = torch.linspace(self.beta_first, self.beta_last, self.steps, dtype=torch.float64)
+        betas = _ramp(self.beta_first, self.beta_last, self.steps)
         return _finished(running_product(betas), self.zero_terminal_snr, self.shift)
 
 
@@ -72,11 +69,7 @@ class ScaledLinear:
         Raises:
             ConfigError: Fewer than 2 steps, or a beta or a shift out of range.
         """
-        _check_steps(self.steps)
-        _check_beta("beta_first", self.beta_first)
-        _check_beta("beta_last", self.beta_last)
-        first, last = math.sqrt(self.beta_first), math.sqrt(self.beta_last)
-        betas = torch.linspace(first, last, self.steps, dtype=torch.float64) ** 2
+        betas = _ramp(self.beta_first, self.beta_last, self.steps, power=2)
         return _finished(running_product(betas), self.zero_terminal_snr, self.shift)
 
 
@@ -208,6 +201,19 @@ class Laplace:
         log_snr = self.mean - self.scale * (0.5 - u).sign() * (1 - 2 * (u - 0.5).abs()).log()
         abar = torch.cat([u.new_ones(1), log_snr.sigmoid()])
         return _finished(abar, self.zero_terminal_snr, self.shift)
+
+
+def _ramp(first: float, last: float, steps: int, *, power: int = 1) -> Tensor:
+    """Betas, (T,), whose roots of order `power` go from `first`'s to `last`'s in equal steps.
+
+    Raises:
+        ConfigError: Fewer than 2 steps, or an end outside (0, 1).
+    """
+    _check_steps(steps)
+    _check_beta("beta_first", first)
+    _check_beta("beta_last", last)
+    ends = first ** (1 / power), last ** (1 / power)
+    return torch.linspace(*ends, steps, dtype=torch.float64) ** power
 
 
 def _limited(f: Tensor, beta_limit: float) -> Tensor:
