@@ -8,6 +8,7 @@ from kao.diffusion import (
     Cosine,
     Denoiser,
     DenoisingLoss,
+    Drawn,
     MinSNR,
     Perceptual,
     Uncertainty,
@@ -45,7 +46,7 @@ SCHEDULE = Cosine().build()
 X0 = (torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(3)) / 2).clamp(-1, 1)
 
 
-OF_THE_MEAN = (X0 - X0.mean(0)).square().flatten(1).mean(1)
+OF_GREY = X0.square().flatten(1).mean(1)
 
 
 def taken(denoiser, **options):
@@ -60,15 +61,26 @@ def test_the_error_is_of_the_picture_that_the_model_predicts(target, perturbatio
     denoiser = Denoiser(spy, SCHEDULE, target)
     _, losses = taken(denoiser, input_perturbation=perturbation)
     predicted = solve(spy.shown, spy.inner.conv(spy.shown), losses.level.like(X0), target).x0
-    error = (predicted - X0).square().flatten(1).mean(1).minimum(OF_THE_MEAN)
+    error = (predicted - X0).square().flatten(1).mean(1).minimum(OF_GREY)
     torch.testing.assert_close(losses.error, error, rtol=2e-3, atol=1e-4)
 
 
-def test_the_error_is_no_larger_than_that_of_the_mean_picture():
+def test_the_error_is_no_larger_than_that_of_a_grey_picture():
     _, losses = taken(Denoiser(Net(), SCHEDULE, targets.eps))
     assert losses.t.max() > 980  # where this network's x_0 is a thousand times too large
-    assert (losses.error <= OF_THE_MEAN).all()
-    assert (losses.error < OF_THE_MEAN).any()
+    assert (losses.error <= OF_GREY).all()
+    assert (losses.error < OF_GREY).any()
+
+
+def test_the_loss_of_an_image_does_not_depend_on_its_batch():
+    denoiser = Denoiser(Net(), SCHEDULE, targets.v)
+    loss = DenoisingLoss(Uniform().build(SCHEDULE), weight=MinSNR(), offset_noise=0.1)
+    t, importance = loss.times(64, torch.Generator().manual_seed(1))
+    drawn = Drawn(t, importance, *loss.noise(X0, torch.Generator().manual_seed(2)))
+    whole, part = loss.at(denoiser, X0, None, drawn), slice(5, 9)
+    alone = loss.at(denoiser, X0[part], None, drawn.rows(part))
+    for name in ("value", "t", "shown", "error", "pull"):
+        torch.testing.assert_close(getattr(alone, name), getattr(whole, name)[part])
 
 
 def test_the_pull_is_the_shown_loss_where_nothing_is_added():

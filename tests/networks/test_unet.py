@@ -9,7 +9,7 @@ from kao.config import Request, RunConfig, dump
 from kao.errors import ConfigError
 from kao.networks import NETWORKS, UNetConfig
 from kao.networks.cost import parameters
-from kao.networks.layers import AttentionBlock, ResidualBlock, group_norm, sinusoids
+from kao.networks.layers import AttentionBlock, ResidualBlock, attend, group_norm, sinusoids
 
 TINY = UNetConfig(width=8, levels=(1, 2), blocks=1, attention=(), dropout=0.0)
 LABEL = torch.tensor([10.0, 500.0])
@@ -193,6 +193,14 @@ def test_attention_is_the_softmax_of_scaled_products(heads):
         mixed.append(v[:, own] @ weights.mT)
     expected = x + block.out(torch.cat(mixed, dim=1).reshape(x.shape))
     torch.testing.assert_close(block(x), expected)
+
+
+@pytest.mark.parametrize("positions", [16, 64])
+def test_attention_on_a_cpu_is_that_of_torch_to_the_bit(positions):
+    q, k, v = torch.randn(3, 2, 4, 6, positions, generator=torch.Generator().manual_seed(0))
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        expected = nn.functional.scaled_dot_product_attention(q.mT, k.mT, v.mT).mT
+    assert torch.equal(attend(q, k, v), expected)
 
 
 def test_film_scales_and_shifts_the_second_norm():

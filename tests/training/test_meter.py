@@ -5,6 +5,7 @@ import torch
 
 from kao.diffusion import Level
 from kao.training import Meter, band_names
+from kao.training.spikes import Spike
 
 
 @pytest.fixture
@@ -86,3 +87,23 @@ def test_after_a_line_counting_starts_again(clock):
         "images_per_second": 0.25,
         "data_wait": 0.25,
     }
+
+
+def test_a_spike_is_told_with_the_images_seen_and_once():
+    counted = Meter()
+    for _ in range(100):
+        counted.add([0.5] * 4, [1.0] * 4, level_of(0, 1, 2, 3), norm=1.0, waited=0.0)
+    counted.take()
+    assert counted.spikes(400) == []
+    for loss in (1.0, 9.0, 1.0):
+        counted.add([0.5] * 4, [loss] * 4, level_of(0, 1, 2, 3), norm=1.0, waited=0.0)
+    assert counted.spikes(412) == [Spike(images=408, loss=9.0, usual=pytest.approx(1.0))]
+    counted.take()
+    assert counted.spikes(412) == []
+
+
+def test_a_loss_that_is_descended_below_zero_is_judged_by_what_is_shown():
+    counted = Meter()
+    for loss in (*[1.0] * 100, 5.0):
+        counted.add([-2.0], [loss], level_of(0), norm=1.0, waited=0.0)
+    assert [spike.loss for spike in counted.spikes(101)] == [5.0]

@@ -1,4 +1,5 @@
 from itertools import pairwise
+from math import isnan, nan
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,7 @@ from kao.networks import UNetConfig
 from kao.training import OptimizerConfig, Trapezoid
 
 BATCH = 4
-OPTIMIZER = OptimizerConfig(schedule=Trapezoid(warmup=8))
+OPTIMIZER = OptimizerConfig(schedule=Trapezoid(warmup=8, warmup_share=1.0))
 AUGMENT = AugmentConfig(flip=True, crop=1, jitter=0.1)
 
 
@@ -28,6 +29,7 @@ def trainer_of(
     augment=AUGMENT,
     optimizer=OPTIMIZER,
     hooks=(),
+    training=TrainingConfig(batch=BATCH, precision="fp32"),
 ):
     config = RunConfig(
         seed=seed,
@@ -36,7 +38,7 @@ def trainer_of(
         network=UNetConfig(width=width, levels=(1, 2), blocks=1, attention=(4,), dropout=dropout),
         optimizer=optimizer,
         ema=EMAConfig(decay=0.9),
-        training=TrainingConfig(batch=BATCH, precision="fp32"),
+        training=training,
     )
     return config.build(prepared, torch.device("cpu"), lambda config: list(hooks))
 
@@ -130,7 +132,9 @@ def test_the_meter_counts_every_image(tiny_set):
 
 
 def test_the_learning_rate_follows_its_schedule_over_the_run(tiny_set):
-    optimizer = OptimizerConfig(rate=0.01, schedule=Trapezoid(warmup=8, cooldown=0.5))
+    optimizer = OptimizerConfig(
+        rate=0.01, schedule=Trapezoid(warmup=8, warmup_share=1.0, cooldown=0.5)
+    )
     trainer = trainer_of(tiny_set, length="10 steps", optimizer=optimizer)
     rates = []
     for _ in trainer.steps():
@@ -384,7 +388,7 @@ def test_a_finished_run_in_minutes_is_still_finished_when_it_is_taken_up(tiny_se
 @pytest.mark.parametrize(
     ("harm", "told"),
     [
-        (lambda value: value * torch.nan, "The loss is nan and its gradient nan after 8 images;"),
+        (lambda value: value * torch.nan, "The loss is nan and its gradient nan after 20 images,"),
         # Its gradient is as it should be.
         (lambda value: value + torch.inf, "The loss is inf and its gradient"),
     ],
@@ -393,21 +397,35 @@ def test_a_finished_run_in_minutes_is_still_finished_when_it_is_taken_up(tiny_se
 def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_weights(tiny_set, harm, told):
     trainer = trainer_of(tiny_set)
     run(trainer, 2)
-    before, loss = weights(trainer), trainer.loss.forward
+    before, at = weights(trainer), trainer.loss.at
 
     def broken(*arguments):
-        losses = loss(*arguments)
+        losses = at(*arguments)
         return losses._replace(value=harm(losses.value))
 
-    trainer.loss.forward = broken
+    trainer.loss.at = broken
     with pytest.raises(TrainingError) as caught:
         run(trainer)
     words = str(caught.value)
     assert words.startswith(told)
-    assert "after 8 images; before that step the loss was" in words
-    assert "Nothing of that step was kept: go on with a lower optimizer.rate (now 0.001)" in words
+    assert "4 steps in a row; at the last good step the loss was" in words
+    assert "was kept: go on with a lower optimizer.rate (now 0.001" in words
     assert differing(before, weights(trainer)) == []
-    assert trainer.progress.images == 2 * BATCH
+    assert trainer.progress.images == 6 * BATCH  # seen, and not learned from
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_training_goes_on(tiny_set):
+    trainer = trainer_of(tiny_set)
+    run(trainer, 2)
+    before, at = weights(trainer), trainer.loss.at
+    trainer.loss.at = lambda *arguments: at(*arguments)._replace(value=at(*arguments).value * nan)
+    skipped = trainer.step(next(trainer.batches(trainer.progress.images)))
+    assert isnan(skipped.loss)
+    assert differing(before, weights(trainer)) == []
+    assert trainer.progress.images == 3 * BATCH
+    trainer.loss.at = at
+    trainer.step(next(trainer.batches(trainer.progress.images)))
+    assert differing(before, weights(trainer)) == list(before)
 
 
 def test_a_gradient_that_is_not_finite_ends_the_run_and_leaves_the_weights(tiny_set):
@@ -415,7 +433,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_and_leaves_the_weights(tiny_
     run(trainer, 1)
     before = weights(trainer)
     trainer.denoiser.network.conv_in.weight.register_hook(lambda g: g * torch.inf)
-    with pytest.raises(TrainingError, match=r"gradient (inf|nan) after 4 images"):
+    with pytest.raises(TrainingError, match=r"gradient (inf|nan) after 16 images"):
         run(trainer)
     assert differing(before, weights(trainer)) == []
 
@@ -434,6 +452,81 @@ def test_gradients_are_clipped_to_their_norm_all_together(tiny_set, limit, left)
     report = trainer.step(next(trainer.batches(trainer.progress.images)))
     assert report.gradient_norm > 1e-2
     assert norms == [pytest.approx(report.gradient_norm if left is None else left, rel=1e-3)]
+
+
+# --- one batch in pieces ------------------------------------------------------------------------
+
+
+def pieces_of(prepared, micro_batch, **training):
+    config = RunConfig(
+        length="6 steps",
+        data=DataConfig(size=prepared.size, augment=AUGMENT),
+        network=UNetConfig(width=8, levels=(1, 2), blocks=1, attention=(4,), dropout=0.0),
+        loss=LossConfig(offset_noise=0.1, input_perturbation=0.1),
+        optimizer=OPTIMIZER,
+        training=TrainingConfig(batch=12, precision="fp32", micro_batch=micro_batch, **training),
+    )
+    return config.build(prepared, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("micro_batch", [1, 5, 8])
+def test_a_batch_in_pieces_teaches_what_the_whole_does(tiny_set, micro_batch):
+    whole, pieces = pieces_of(tiny_set, "auto"), pieces_of(tiny_set, micro_batch)
+    losses = [[step.loss for step in run(trainer)] for trainer in (whole, pieces)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    one, other = weights(whole), weights(pieces)
+    for name in one:
+        torch.testing.assert_close(other[name], one[name], rtol=1e-3, atol=1e-5)
+
+
+def small_memory(trainer, most):
+    """A machine that holds the activations of so many images."""
+    at, tried = trainer.loss.at, []
+
+    def limited(denoiser, x0, conditions, drawn):
+        tried.append(len(x0))
+        if len(x0) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return at(denoiser, x0, conditions, drawn)
+
+    trainer.loss.at = limited
+    return tried
+
+
+def test_pieces_are_halved_until_they_fit_and_no_number_changes(tiny_set):
+    whole, pieces = pieces_of(tiny_set, "auto"), pieces_of(tiny_set, "auto")
+    tried = small_memory(pieces, 3)
+    losses = [[step.loss for step in run(trainer)] for trainer in (whole, pieces)]
+    assert tried[:6] == [12, 6, 3, 3, 3, 3]
+    assert set(tried[6:]) == {3}  # it is not tried again
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+@pytest.mark.parametrize(("micro_batch", "most", "tried"), [(8, 3, 8), ("auto", 0, 1)])
+def test_what_does_not_fit_is_said_with_what_might(tiny_set, micro_batch, most, tried):
+    trainer = pieces_of(tiny_set, micro_batch)
+    small_memory(trainer, most)
+    with pytest.raises(TrainingError, match=f"A step of {tried} images at once does not fit"):
+        run(trainer)
+    assert trainer.progress.images == 0
+
+
+@pytest.mark.parametrize("mode", ["blocks", "all"])
+def test_gradient_checkpointing_changes_no_byte_of_a_run(tiny_set, mode):
+    plain, sparing = (
+        trainer_of(tiny_set, training=TrainingConfig(batch=BATCH, precision="fp32", **options))
+        for options in ({}, {"gradient_checkpointing": mode})
+    )
+    assert [s.loss for s in run(plain, 4)] == [s.loss for s in run(sparing, 4)]
+    assert differing(weights(plain), weights(sparing)) == []
+
+
+def test_channels_innermost_teach_the_same(tiny_set):
+    plain, laid = pieces_of(tiny_set, "auto"), pieces_of(tiny_set, "auto", channels_last=True)
+    kernel = laid.denoiser.network.conv_in.weight
+    assert kernel.is_contiguous(memory_format=torch.channels_last)
+    losses = [[step.loss for step in run(trainer)] for trainer in (plain, laid)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
 # --- what the loss learns -----------------------------------------------------------------------
@@ -467,13 +560,13 @@ def test_times_are_told_the_pull_and_the_error_of_each_image(tiny_set):
     trainer = learning(tiny_set, uncertainty=True)
     with torch.no_grad():
         trainer.loss.uncertainty.offset.fill_(1.0)  # so that the pull is not the shown loss
-    seen, told, forward = [], [], trainer.loss.forward
+    seen, told, at = [], [], trainer.loss.at
 
     def watched(*arguments):
-        seen.append(forward(*arguments))
+        seen.append(at(*arguments))
         return seen[-1]
 
-    trainer.loss.forward = watched
+    trainer.loss.at = watched
     trainer.loss.times.update = lambda *figures: told.append(figures)
     trainer.step(next(trainer.batches(0)))
     ((t, pull, error),), (losses,) = told, seen

@@ -48,6 +48,7 @@ from kao.diffusion.guidance import (
 )
 from kao.diffusion.losses import (
     DenoisingLoss,
+    Drawn,
     Losses,
 )
 from kao.diffusion.noise import (
@@ -171,6 +172,7 @@ __all__ = [
     "Guided",
     # losses
     "DenoisingLoss",
+    "Drawn",
     "Losses",
     "TIMES",
     "Times",

@@ -30,8 +30,8 @@ class Losses(NamedTuple):
         t: Time of each image, (B,), float64 on the CPU.
         shown: The weighted norm alone, without what options add to it and without the weight of
             the drawn time, (B,), like `value` but without gradient: what runs are compared by.
-        error: Mean squared error of x0_hat a pixel, (B,), like `shown`; at most that of the batch's
-            mean picture, which needs no model.
+        error: Mean squared error of x0_hat a pixel, (B,), like `shown`; at most that of a grey
+            picture, which needs no model.
         pull: What the gradient of `value` grows with, (B,), like `shown`: everything that is
             descended, but without the weight of the drawn time and without the uncertainty itself.
     """
@@ -42,6 +42,26 @@ class Losses(NamedTuple):
     shown: Tensor
     error: Tensor
     pull: Tensor
+
+
+class Drawn(NamedTuple):
+    """What is drawn for a batch before its loss is taken.
+
+    Attributes:
+        t: Time of each image, (B,), float64 on the CPU.
+        importance: Weight of each drawn time, (B,), float64 on the CPU: see `Draw`.
+        eps: The noise that is asked for, (B, C, H, W), like the images.
+        seen: The noise that the network is shown, (B, C, H, W): eps, or a little more.
+    """
+
+    t: Tensor
+    importance: Tensor
+    eps: Tensor
+    seen: Tensor
+
+    def rows(self, rows: slice) -> "Drawn":
+        """What was drawn for some of the images."""
+        return Drawn(self.t[rows], self.importance[rows], self.eps[rows], self.seen[rows])
 
 
 class DenoisingLoss(nn.Module):
@@ -106,17 +126,48 @@ class DenoisingLoss(nn.Module):
         Raises:
             ConfigError: There is a bound and the denoiser has no learned variance, or the reverse.
         """
-        _refuse_without_a_use(self.bound, denoiser)
         t, importance = self.times(len(x0), generator)
+        drawn = Drawn(t, importance, *self.noise(x0, generator))
+        return self.at(denoiser, x0, condition, drawn)
+
+    def noise(self, x0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The noise that is asked for, and what the network is shown instead.
+
+        Args:
+            x0: Gives shape, dtype and device, (B, C, H, W).
+            generator: On the CPU.
+
+        Returns:
+            eps and seen of `Drawn`; one tensor twice where there is no input perturbation.
+        """
         eps = torch.randn(x0.shape, generator=generator).to(x0)
         if self.offset_noise > 0:
             shift = torch.randn(*x0.shape[:2], 1, 1, generator=generator).to(x0)
             eps = eps + self.offset_noise * shift
-        seen = eps
-        if self.input_perturbation > 0:
-            xi = torch.randn(x0.shape, generator=generator).to(x0)
-            seen = eps + self.input_perturbation * xi
+        if self.input_perturbation == 0:
+            return eps, eps
+        xi = torch.randn(x0.shape, generator=generator).to(x0)
+        return eps, eps + self.input_perturbation * xi
 
+    def at(self, denoiser: Denoiser, x0: Tensor, condition: Any, drawn: Drawn) -> Losses:
+        """Loss of each image at times and with noise that are drawn already.
+
+        An image's loss does not depend on the others in the batch.
+
+        Args:
+            denoiser: The model under training.
+            x0: Clean images or latents, (B, C, H, W), float32.
+            condition: Whatever the network takes.
+            drawn: For these images.
+
+        Returns:
+            Values and levels, in batch order.
+
+        Raises:
+            ConfigError: There is a bound and the denoiser has no learned variance, or the reverse.
+        """
+        _refuse_without_a_use(self.bound, denoiser)
+        t, importance, eps, seen = drawn
         level = denoiser.schedule(t)
         here = level.like(x0)
         a, b = denoiser.target(here)
@@ -132,10 +183,9 @@ class DenoisingLoss(nn.Module):
         # Equation (6) of docs/mathematics.md, for the x_t that the network was shown.
         off = here.sigma / determinant(here, denoiser.target) * (b * (seen - eps) - residual)
         x0_hat = x0 + off
-        error = off.detach().square().flatten(1).mean(1)
-        if len(x0) > 1:
-            # Being worse than the mean picture shows what is untrained, not what can be known.
-            error = error.minimum((x0 - x0.mean(0)).square().flatten(1).mean(1))
+        # Being worse than a grey picture shows what is untrained, not what can be known.
+        grey = x0.square().flatten(1).mean(1)
+        error = off.detach().square().flatten(1).mean(1).minimum(grey)
 
         u = self.uncertainty(level) if self.uncertainty is not None else None
         if u is not None:

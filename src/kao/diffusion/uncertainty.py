@@ -41,7 +41,7 @@ class Uncertainty(nn.Module):
         self.register_buffer("frequencies", frequencies)
         self.register_buffer("phases", phases)
         self.slope = nn.Parameter(torch.zeros(features))
-        self.offset = nn.Parameter(torch.zeros(()))
+        self.offset = nn.Parameter(torch.zeros(1))  # of one dimension, so that it can be sharded
 
     def forward(self, level: Level) -> Tensor:
         """Evaluate u.

@@ -1,5 +1,8 @@
 """What a network costs: parameters, operations, memory.  Counted on the meta device, not run."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -25,23 +28,53 @@ def flops(network: nn.Module, shape: tuple[int, int, int]) -> int:
 def activation_bytes(network: nn.Module, shape: tuple[int, int, int], *, batch: int) -> int:
     """Bytes that a forward pass keeps for its backward pass, in float32.
 
+    What is recomputed (see `recompute`) counts with its inputs only.
+
     Args:
         network: On the meta device.
         shape: (C, H, W).
         batch: Pictures in a step.
     """
-    kept: dict[int, Tensor] = {}  # holding the tensors keeps their ids from being used twice
+    with counting(network) as kept:
+        _forward(network, shape, batch=batch)
+    return kept.bytes
 
-    def count(tensor: Tensor) -> Tensor:
-        # A view, such as a transposed weight, takes no memory beside that of its base.
-        base = tensor if tensor._base is None else tensor._base
-        kept[id(base)] = base
+
+class Kept:
+    """What autograd keeps, each storage once: a view takes no memory beside that of its base.
+
+    Args:
+        known: Tensors that are there anyway, such as weights.
+    """
+
+    def __init__(self, known: Iterable[Tensor]):
+        # Holding the storages keeps their addresses from being used twice.
+        self._known = {s._cdata: s for s in (tensor.untyped_storage() for tensor in known)}
+        self._kept: dict[int, torch.UntypedStorage] = {}
+
+    def add(self, tensor: Tensor) -> Tensor:
+        """Count a tensor, and hand it back."""
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._known:
+            self._kept[storage._cdata] = storage
         return tensor
 
-    weights = {id(p) for p in network.parameters()}
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        _forward(network, shape, batch=batch)
-    return sum(t.numel() * t.element_size() for key, t in kept.items() if key not in weights)
+    @property
+    def bytes(self) -> int:
+        """So far."""
+        return sum(storage.nbytes() for storage in self._kept.values())
+
+
+@contextmanager
+def counting(module: nn.Module) -> Iterator[Kept]:
+    """Count what is kept for a backward pass, on any device and in any precision.
+
+    Args:
+        module: Whose parameters do not count.
+    """
+    kept = Kept(module.parameters())
+    with torch.autograd.graph.saved_tensors_hooks(kept.add, lambda tensor: tensor):
+        yield kept
 
 
 def _forward(network: nn.Module, shape: tuple[int, int, int], *, batch: int) -> None:

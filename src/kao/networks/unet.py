@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kao.errors import ConfigError
+from kao.networks.conditions import NOTHING, Conditions, whole
 from kao.networks.layers import AttentionBlock, ResidualBlock, group_norm, sinusoids, zeroed
+from kao.networks.recompute import Part
 
 
 @dataclass(frozen=True)
@@ -49,19 +51,41 @@ class UNetConfig:
     resample: Literal["conv", "residual"] = "conv"
     stem: Literal[1, 2, 4] = 1
 
-    def build(self, *, channels: int, size: int, outputs: int | None = None) -> "UNet":
+    def build(
+        self,
+        *,
+        channels: int,
+        size: int,
+        outputs: int | None = None,
+        coordinates: bool = False,
+        augmentations: int = 0,
+    ) -> "UNet":
         """The network for square pictures.
 
         Args:
             channels: Of the pictures.
             size: Of the pictures, in pixels.
             outputs: Channels of what it says; None: as many as the pictures have.
+            coordinates: Whether it sees where in the picture each pixel lies.
+            augmentations: Numbers that it takes of what was done to each picture; 0: none.
 
         Raises:
             ConfigError: The options do not fit each other or the size.
         """
         self.check(size)
-        return UNet(self, channels=channels, size=size, outputs=outputs or channels)
+        return UNet(
+            self,
+            channels=channels,
+            size=size,
+            outputs=outputs or channels,
+            coordinates=coordinates,
+            augmentations=augmentations,
+        )
+
+    @property
+    def multiple(self) -> int:
+        """What the side of every picture it is shown must be a multiple of, pixels."""
+        return self.stem * 2 ** (len(self.levels) - 1)
 
     def sizes(self, size: int) -> list[int]:
         """Feature-map sizes from the first level to the last, for pictures of `size` pixels."""
@@ -83,7 +107,7 @@ class UNetConfig:
             raise ConfigError(f"network.groups = {self.groups}; expected 1, 2, 4, 8, 16 or 32.")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"network.dropout = {self.dropout}; expected 0 or more, below 1.")
-        factor = self.stem * 2 ** (len(self.levels) - 1)
+        factor = self.multiple
         if size % factor:
             raise ConfigError(
                 f"network.levels = {list(self.levels)} with stem = {self.stem} needs a size that "
@@ -120,8 +144,10 @@ class Stage(nn.Module):
         self.attention = attention if attention is not None else nn.Identity()
         self.joins = joins
 
-    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
-        """Map (B, C, H, W) and (B, E) to (B, C', H', W')."""
+    def forward(self, h: Tensor, embedding: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Map (B, C, H, W), (B, E) and, where it joins, (B, K, H, W) to (B, C', H', W')."""
+        if kept is not None:
+            h = torch.cat([h, kept], dim=1)
         h = self.body(h, embedding) if isinstance(self.body, ResidualBlock) else self.body(h)
         return self.attention(h)
 
@@ -134,11 +160,23 @@ class UNet(nn.Module):
         channels: Of the pictures.
         size: Of the pictures, in pixels; decides where attention goes.
         outputs: Channels of what it says.
+        coordinates: Whether it sees where in the picture each pixel lies.
+        augmentations: Numbers that it takes of what was done to each picture; 0: none.
     """
 
-    def __init__(self, config: UNetConfig, *, channels: int, size: int, outputs: int):
+    def __init__(
+        self,
+        config: UNetConfig,
+        *,
+        channels: int,
+        size: int,
+        outputs: int,
+        coordinates: bool = False,
+        augmentations: int = 0,
+    ):
         super().__init__()
         self.width, self.stem = config.width, config.stem
+        self.coordinates = coordinates
         embedding = 4 * config.width
         widths = [config.width * multiple for multiple in config.levels]
         sizes = config.sizes(size)
@@ -162,7 +200,8 @@ class UNet(nn.Module):
         self.embed = nn.Sequential(
             nn.Linear(config.width, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
-        self.conv_in = nn.Conv2d(channels * config.stem**2, config.width, 3, padding=1)
+        seen = channels + (2 if coordinates else 0)
+        self.conv_in = nn.Conv2d(seen * config.stem**2, config.width, 3, padding=1)
 
         # Each kept output goes to exactly one block on the way up; `kept` is the stack of their
         # channels, so that both ways are built from the same list.
@@ -207,10 +246,36 @@ class UNet(nn.Module):
         self.norm_out = group_norm(current, config.groups)
         self.conv_out = zeroed(nn.Conv2d(current, outputs * config.stem**2, 3, padding=1))
 
-    def forward(self, x: Tensor, label: Tensor, condition: None = None) -> Tensor:
-        """Map pictures (B, C, H, W) and noise labels (B,), about 0..1000, to (B, outputs, H, W)."""
-        embedding = F.silu(self.embed(sinusoids(label, self.width)))
+        # Last, so that the weights above are those of the same seed without it.
+        self.augmented = nn.Linear(augmentations, embedding, bias=False) if augmentations else None
 
+    def forward(self, x: Tensor, label: Tensor, condition: Conditions | None = None) -> Tensor:
+        """Map pictures and their noise labels to what the target asks for.
+
+        Args:
+            x: (B, C, H, W).
+            label: (B,), float32, about 0..1000.
+            condition: Where `x` lies in its pictures, and what was done to them; what is None
+                stands for whole pictures, and for nothing.
+
+        Returns:
+            (B, outputs, H, W).
+
+        Raises:
+            ConfigError: It tells of what the network was not built for.
+        """
+        given = NOTHING if condition is None else condition
+        self._refuse_unheard(given)
+        embedding = self.embed(sinusoids(label, self.width))
+        if self.augmented is not None and given.augmentation is not None:
+            embedding = embedding + self.augmented(given.augmentation)
+        embedding = F.silu(embedding)
+
+        if self.coordinates:
+            where = given.where
+            if where is None:
+                where = whole(*x.shape[2:], device=x.device).expand(len(x), -1, -1, -1)
+            x = torch.cat([x, where.to(x)], dim=1)
         h = self.conv_in(F.pixel_unshuffle(x, self.stem))
         kept = [h]
         for stage in self.down:
@@ -221,9 +286,35 @@ class UNet(nn.Module):
             h = stage(h, embedding)
 
         for stage in self.up:
-            if stage.joins:
-                h = torch.cat([h, kept.pop()], dim=1)
-            h = stage(h, embedding)
+            h = stage(h, embedding, kept.pop() if stage.joins else None)
 
-        h = self.conv_out(F.silu(self.norm_out(h)))
-        return F.pixel_shuffle(h, self.stem)
+        return F.pixel_shuffle(self.head(h), self.stem)
+
+    def head(self, h: Tensor) -> Tensor:
+        """Map the last stage's output (B, C, H, W) to (B, outputs * stem^2, H, W)."""
+        return self.conv_out(F.silu(self.norm_out(h)))
+
+    def blocks(self) -> list[Part]:
+        """The residual blocks."""
+        return [Part(module) for module in self.modules() if isinstance(module, ResidualBlock)]
+
+    def parts(self) -> list[Part]:
+        """The stages and the head; not the strided convolutions, which keep their input only."""
+        stages = (*self.down, *self.middle, *self.up)
+        return [
+            *(Part(stage) for stage in stages if not isinstance(stage.body, nn.Conv2d)),
+            Part(self, "head"),
+        ]
+
+    def _refuse_unheard(self, given: Conditions) -> None:
+        """Raise a ConfigError for a condition that would be lost."""
+        if given.where is not None and not self.coordinates:
+            raise ConfigError(
+                "This network does not see where in a picture it looks, and was given "
+                "coordinates: build it with coordinates=True, or give it none."
+            )
+        if given.augmentation is not None and self.augmented is None:
+            raise ConfigError(
+                "This network takes no numbers of what was done to a picture, and was given some: "
+                "build it with as many augmentations, or give it none."
+            )

@@ -3,9 +3,11 @@
 import math
 import time
 from collections import defaultdict
+from dataclasses import replace
 from itertools import pairwise
 
 from kao.diffusion.schedules import Level
+from kao.training.spikes import Spike, SpikeWatch
 
 BAND_EDGES = (-4.0, -2.0, 0.0, 2.0, 4.0)
 """Edges of the noise bands, in log(alpha^2 / sigma^2): the left band is almost pure noise."""
@@ -21,12 +23,14 @@ class Meter:
     """Sums over the steps since `take` was last called."""
 
     def __init__(self) -> None:
+        self._watch = SpikeWatch()
         self._clear()
 
     def _clear(self) -> None:
         self._losses: list[float] = []
         self._bands: dict[int, list[float]] = defaultdict(list)
         self._norms: list[float] = []
+        self._spikes: list[Spike] = []
         self._images = 0
         self._waited = 0.0
         self._started = time.perf_counter()
@@ -57,11 +61,24 @@ class Meter:
             self._norms.append(norm)
         self._images += len(losses)
         self._waited += waited
+        mean = math.fsum(shown) / len(shown)
+        usual = self._watch(mean)
+        if usual is not None:
+            self._spikes.append(Spike(self._images, mean, usual))
 
     @property
     def empty(self) -> bool:
         """Whether nothing was counted since the last `take`."""
         return self._images == 0
+
+    def spikes(self, images: int) -> list[Spike]:
+        """The spikes since the last `take`.
+
+        Args:
+            images: Images seen by the run now; says where each spike was.
+        """
+        before = images - self._images
+        return [replace(spike, images=before + spike.images) for spike in self._spikes]
 
     def take(self) -> dict[str, float | dict[str, float]]:
         """Means since the last call, and start again.

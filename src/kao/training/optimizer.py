@@ -1,97 +1,24 @@
-"""The optimiser and its learning rate."""
+"""The optimiser of a run: which method, at which rate."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import nn
 
 from kao.errors import ConfigError
+from kao.training.optimizers import OPTIMIZERS, AdamW, Average, Method, Named, ScheduleFree
+from kao.training.rates import RATES, RateSchedule, Trapezoid
 
-
-class RateSchedule(Protocol):
-    """The learning rate as a share of its peak."""
-
-    def __call__(self, images: int, done: float) -> float:
-        """The share, 0..1, for the step that starts after `images` images.
-
-        Args:
-            images: Images seen.
-            done: Share of the run's length that is behind, 0..1.
-        """
-
-
-def _check_warmup(warmup: int) -> None:
-    if warmup < 0:
-        raise ConfigError(f"optimizer.schedule.warmup = {warmup}; expected 0 images or more.")
-
-
-def _warm_up(images: int, warmup: int) -> float:
-    return min(1.0, (images + 1) / warmup) if warmup else 1.0
-
-
-@dataclass(frozen=True)
-class Trapezoid:
-    """Linear warm-up, flat, then a linear cool-down to zero at the end (Zhai et al. 2022).
-
-    Attributes:
-        warmup: Images over which the rate rises.
-        cooldown: Share of the run, at its end, over which it falls; 0 keeps it flat.
-
-    Raises:
-        ConfigError: warmup is negative, or cooldown is no share.
-    """
-
-    warmup: int = 3_200
-    cooldown: float = 0.4
-
-    def __post_init__(self) -> None:
-        """Refuse what is no number of images, or no share."""
-        _check_warmup(self.warmup)
-        if not 0 <= self.cooldown <= 1:
-            raise ConfigError(
-                f"optimizer.schedule.cooldown = {self.cooldown}; expected a share of the run, "
-                f"0 to 1."
-            )
-
-    def __call__(self, images: int, done: float) -> float:
-        """See `RateSchedule`."""
-        left = (1 - done) / self.cooldown if self.cooldown else 1.0
-        return min(_warm_up(images, self.warmup), max(0.0, left))
-
-
-@dataclass(frozen=True)
-class CosineRate:
-    """Linear warm-up, then half a cosine down to zero (Loshchilov & Hutter 2017, eq. 5).
-
-    Attributes:
-        warmup: Images over which the rate rises.
-
-    Raises:
-        ConfigError: warmup is negative.
-    """
-
-    warmup: int = 3_200
-
-    def __post_init__(self) -> None:
-        """Refuse what is no number of images."""
-        _check_warmup(self.warmup)
-
-    def __call__(self, images: int, done: float) -> float:
-        """See `RateSchedule`."""
-        return _warm_up(images, self.warmup) * (1 + math.cos(math.pi * min(1.0, done))) / 2
-
-
-RATES = {"trapezoid": Trapezoid, "cosine": CosineRate}
+_LATE = 10**12
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW (Loshchilov & Hutter 2019).
+    """[optimizer].
 
     Attributes:
+        method: How a gradient becomes a step.
         rate: Peak learning rate.
         betas: Decay of the first and second moments.
         weight_decay: Decoupled weight decay.
@@ -99,6 +26,7 @@ class OptimizerConfig:
         schedule: How the rate moves over the run.
     """
 
+    method: Method = field(default=AdamW(), metadata={"registry": OPTIMIZERS})
     rate: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
@@ -106,30 +34,51 @@ class OptimizerConfig:
     schedule: RateSchedule = field(default=Trapezoid(), metadata={"registry": RATES})
 
     def check(self) -> None:
-        """Raise a ConfigError for a value outside its range."""
-        if not self.rate > 0:
+        """Raise a ConfigError for a value outside its range, or two that do not go together."""
+        if not 0 < self.rate < math.inf:
             raise ConfigError(f"optimizer.rate = {self.rate}; expected more than 0, e.g. 1e-3.")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(
                 f"optimizer.betas = {list(self.betas)}; expected two numbers, 0 or more, below 1."
             )
-        if not (self.weight_decay >= 0 and self.clip_norm >= 0):  # also refuses nan
+        if not all(0 <= value < math.inf for value in (self.weight_decay, self.clip_norm)):
             raise ConfigError(
                 f"optimizer.weight_decay = {self.weight_decay} and clip_norm = {self.clip_norm} "
                 f"must be 0 or more."
             )
+        if isinstance(self.method, ScheduleFree) and self.schedule(_LATE, 1.0) < 1:
+            raise ConfigError(
+                'optimizer.method = "schedule_free" averages in the place of a cool-down, and '
+                'this optimizer.schedule falls: set optimizer.schedule = "constant".'
+            )
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def check_on(self, device: torch.device) -> None:
+        """Raise a ConfigError where the method cannot work on a device."""
+        self.method.check(device)
+
+    def build(self, named: Named) -> torch.optim.Optimizer:
         """The optimiser, with its rate at the peak; the trainer sets it at each step.
 
+        Args:
+            named: What is trained, with names as `nn.Module.named_parameters` gives them.
+
         Raises:
-            ConfigError: A value is outside its range.
+            ConfigError: A value is outside its range, or the method does not fit the parameters.
+            MissingExtraError: The method's package is not installed.
         """
         self.check()
-        return torch.optim.AdamW(
-            parameters,
-            lr=self.rate,
-            betas=self.betas,
-            weight_decay=self.weight_decay,
-            fused=True,
+        named = [
+            x if isinstance(x, tuple) else ("", x) for x in named
+        ]  # H6: gone once callers name
+        return self.method.build(
+            named, rate=self.rate, betas=self.betas, weight_decay=self.weight_decay
         )
+
+    def averages(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Average]:
+        """Averages that the method itself keeps, by name.
+
+        Args:
+            optimizer: From `build`.
+            model: Whose parameters it trains.
+        """
+        return self.method.averages(optimizer, model)

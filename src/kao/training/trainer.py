@@ -1,26 +1,22 @@
 """The training loop."""
 
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator
 
 from kao.data.loading import Batch
 from kao.diffusion import Denoiser, DenoisingLoss
-from kao.errors import CheckpointError, TrainingError
-from kao.machine import Precision
-from kao.pixels import to_float
-from kao.seeds import mixed_seed
-from kao.training.ema import EMA
+from kao.errors import CheckpointError
+from kao.training.gradients import Figures, Gradients
+from kao.training.guard import Guard, Met
 from kao.training.length import Length, Progress
 from kao.training.meter import Meter
-from kao.training.optimizer import RateSchedule
-
-_LOSS, _LAYERS = 2, 3
+from kao.training.optimizers import Average
+from kao.training.parallel import clip_gradients, shard_state
+from kao.training.rates import RateSchedule
 
 
 class Hook(Protocol):
@@ -42,7 +38,7 @@ class Step:
     """What one optimiser step reports.
 
     Attributes:
-        loss: Mean over the batch.
+        loss: Mean over the batch; not a number where the step was skipped.
         gradient_norm: Of all gradients together, before clipping.
         waited: Seconds spent waiting for the batch.
     """
@@ -59,47 +55,62 @@ class Trainer:
     generators seeded with (seed, images so far), so stopping and resuming changes no number.
 
     Args:
-        denoiser: The model; trained in place, on the accelerator's device.
-        loss: Loss of each image; it may learn, too.
+        gradients: Denoiser and loss, and how their gradient is computed.
         batches: From images seen to the stream of batches that follows.
-        optimizer: Over the parameters of the denoiser and of the loss.
+        optimizer: Over the parameters of the denoiser and of the loss; a group's "scale"
+            multiplies its learning rate.
         rate: Learning rate at its peak.
         schedule: Share of the peak at each step.
-        accelerator: Device, and the loss scaler of fp16.
-        precision: What the network computes in.
         length: How long to train.
-        ema: Running averages of the weights, by name.
+        ema: Running averages of the weights, by name; the first is the one to draw with.
         hooks: Called in order.
         clip_norm: Largest gradient norm; 0 leaves gradients alone.
-        seed: Of the run.
+        retries: Steps in a row that may be skipped for a loss that is not finite.
+        reserve: Seconds that a call of each hook is expected to take, until it was called: a run
+            in minutes keeps that time for the calls at its end.
     """
 
     def __init__(
         self,
-        denoiser: Denoiser,
-        loss: DenoisingLoss,
+        gradients: Gradients,
         batches: Callable[[int], Iterator[Batch]],
         optimizer: torch.optim.Optimizer,
         *,
         rate: float,
         schedule: RateSchedule,
-        accelerator: Accelerator,
-        precision: Precision,
         length: Length,
-        ema: dict[str, EMA],
+        ema: Mapping[str, Average],
         hooks: Sequence[Hook] = (),
         clip_norm: float = 1.0,
-        seed: int = 0,
+        retries: int = 3,
+        reserve: Sequence[float] = (),
     ):
-        self.denoiser, self.loss, self.batches, self.optimizer = denoiser, loss, batches, optimizer
+        self.gradients, self.batches, self.optimizer = gradients, batches, optimizer
         self.rate, self.schedule, self.length = rate, schedule, length
-        self.accelerator, self.precision = accelerator, precision
-        self.ema, self.hooks = ema, hooks
-        self.clip_norm, self.seed = clip_norm, seed
+        self.ema, self.hooks, self.clip_norm = ema, hooks, clip_norm
+        self.processes, self.device = gradients.processes, gradients.device
         self.progress, self.meter = Progress(), Meter()
-        self.stopping = False
+        self.stopping, self._asked = False, False
+        self.guard = Guard(
+            gradients.objective,
+            optimizer,
+            ema,
+            scaler=gradients.scaler,
+            retries=retries,
+            processes=gradients.processes,
+        )
         self._last_loss = float("nan")
-        self._hook_seconds: dict[int, float] = {}
+        self._hook_seconds = dict(enumerate(reserve))
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The model under training."""
+        return self.gradients.objective.denoiser
+
+    @property
+    def loss(self) -> DenoisingLoss:
+        """The loss, which may learn, too."""
+        return self.gradients.objective.loss
 
     @property
     def done(self) -> float:
@@ -111,27 +122,20 @@ class Trainer:
         """The learning rate of the next step."""
         return self.rate * self.schedule(self.progress.images, self.done)
 
-    def autocast(self) -> torch.autocast:
-        """The context in which the network computes in this run's precision.
-
-        Of our own, since accelerate's follows whatever run was built last in the process.
-        """
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-        return torch.autocast(
-            self.accelerator.device.type,
-            dtype[self.precision],
-            enabled=self.precision != "fp32",
-        )
-
     def stop(self) -> None:
-        """End the run after the step in hand, as if it were interrupted there."""
-        self.stopping = True
+        """End the run after the step in hand, as if it were interrupted there.
+
+        Of several processes any may ask, and all end after the same step.
+        """
+        self._asked = True
+        self.stopping = self.stopping or self.processes.world == 1
 
     def steps(self) -> Iterator[Step]:
         """Train until the length is reached or `stop` is called; yield after each step.
 
         Hooks run in here; at the end all run once more, unless they just did.
         """
+        self.guard.remember(self.progress.images)
         clock = time.perf_counter()
         stream = self.batches(self.progress.images)
         called = {i: self.progress.images for i in range(len(self.hooks))}
@@ -140,15 +144,9 @@ class Trainer:
             batch = next(stream)
             waited = time.perf_counter() - asked
 
-            try:
-                step = self.step(batch, waited=waited)
-            except torch.OutOfMemoryError as error:
-                raise TrainingError(
-                    f"A step of {len(batch.images)} images does not fit into memory: lower "
-                    f"training.batch or network.width."
-                ) from error
+            step = self.step(batch, waited=waited)
             clock = self._clocked(since=clock)
-            before = self.progress.images - len(batch.images)
+            before = self.progress.images - batch.count
             for i, hook in enumerate(self.hooks):
                 # With the last step they wait until the run is known to be over, below.
                 if self.done < 1 and before // hook.every < self.progress.images // hook.every:
@@ -166,82 +164,114 @@ class Trainer:
         for i in called:
             if called[i] != self.progress.images:
                 self._call(i)
-        self.progress.seconds = max(self.progress.seconds, ended + time.perf_counter() - clock)
+        seconds = max(self.progress.seconds, ended + time.perf_counter() - clock)
+        self.progress.seconds = self.processes.broadcast(seconds)
 
     def _clocked(self, *, since: float) -> float:
-        """Count the seconds since a moment as time of the run; returns this moment."""
+        """Count the seconds since a moment as time of the run; returns this moment.
+
+        Of several processes the first one's clock counts, and a stop that any was asked for: who
+        ended a step before the others would leave them waiting.
+        """
         now = time.perf_counter()
-        self.progress.seconds += now - since
+        mine = now - since if self.processes.main else 0.0
+        told = self.processes.sum(torch.tensor([mine, self._asked], dtype=torch.float64))
+        seconds, asked = told.tolist()
+        self.progress.seconds += seconds
+        self.stopping = self.stopping or asked > 0
         return now
 
     def _call(self, index: int) -> None:
         started = time.perf_counter()
         self.hooks[index](self)
-        self._hook_seconds[index] = time.perf_counter() - started
+        self._hook_seconds[index] = self.processes.broadcast(time.perf_counter() - started)
 
     def step(self, batch: Batch, *, waited: float = 0.0) -> Step:
         """One optimiser step.
 
         Args:
-            batch: Its pictures are moved to the device here.
+            batch: This process's pictures; they are moved to the device here.
             waited: Seconds it took to get the batch, for the log.
 
+        A step whose loss or gradient is not finite changes nothing but the count of images: see
+        `Guard`.
+
         Raises:
-            TrainingError: The loss or its gradient is no longer finite; the model and its
-                averages are still those of the step before.
+            TrainingError: Too many steps in a row were not finite, or memory does not hold one.
         """
         self.denoiser.train()
-        images = self.progress.images
-        generator = torch.Generator().manual_seed(mixed_seed(_LOSS, self.seed, images))
-        # Dropout is the one draw in torch that takes no generator, so the global one is set.
-        torch.manual_seed(mixed_seed(_LAYERS, self.seed, images))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
+            group["lr"] = self.learning_rate * group.get("scale", 1.0)
 
-        x0 = to_float(batch.images.to(self.accelerator.device, non_blocking=True))
-        with self.autocast():
-            losses = self.loss(self.denoiser, x0, None, generator)
-        loss = losses.value.mean()
-        self.accelerator.backward(loss)
-        limit = self.clip_norm or float("inf")
-        learned = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = self.accelerator.clip_grad_norm_(learned, limit)
-
-        # One transfer for all that the host wants to know of the images.
-        figures = torch.stack([losses.value.detach(), losses.shown, losses.error, losses.pull])
-        descended, shown, error, pull = figures.cpu().double()
-        values = descended.tolist()
-        report = Step(loss=sum(values) / len(values), gradient_norm=float(norm), waited=waited)
-        # With fp16 an infinite gradient is the loss scaler's business: it skips the step itself.
-        scaled = self.accelerator.scaler is not None
-        if not math.isfinite(report.loss) or not (scaled or math.isfinite(report.gradient_norm)):
-            raise TrainingError(
-                f"The loss is {report.loss:g} and its gradient {report.gradient_norm:g} after "
-                f"{images:,} images; before that step the loss was {self._last_loss:g}. Nothing of "
-                f"that step was kept: go on with a lower optimizer.rate (now {self.rate:g}), or "
-                f"with training.precision=fp32."
-            )
+        images, done = self.progress.images, self.done
+        figures = self.gradients.of(batch, images=images, done=done)
+        norm = self._clipped_norm()
+        losses = figures.value.tolist()
+        report = Step(loss=sum(losses) / len(losses), gradient_norm=norm, waited=waited)
+        self.progress.images += batch.count
+        if not self.guard.sound(report.loss, norm):
+            met = self._met(batch, figures, norm, images)
+            self._skip(met, lambda: self.gradients.of(batch, images=images, done=done))
+            return report
+        self.guard.cleared()
         self._last_loss = report.loss
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self._update(batch.count)
 
-        self.progress.images += len(batch.images)
-        for average in self.ema.values():
-            average.update(self.progress.images, len(batch.images))
-        self.loss.times.update(losses.t, pull, error)
-        self.meter.add(
-            values, shown.tolist(), losses.level, norm=report.gradient_norm, waited=waited
-        )
+        self.loss.times.update(figures.t, figures.pull, figures.error)
+        self.meter.add(losses, figures.shown.tolist(), figures.level, norm=norm, waited=waited)
         return report
+
+    def _clipped_norm(self) -> float:
+        """Limit the norm of all gradients together; returns what it was."""
+        if self.gradients.scaler is not None:
+            self.gradients.scaler.unscale_(self.optimizer)
+        learned = [p for group in self.optimizer.param_groups for p in group["params"]]
+        return clip_gradients(learned, self.clip_norm)
+
+    def _met(self, batch: Batch, figures: Figures, norm: float, images: int) -> Met:
+        return Met(
+            images=images,
+            indices=self.processes.gather(batch.indices).tolist(),
+            t=figures.t.tolist(),
+            log_snr=figures.level.snr.log().tolist(),
+            losses=figures.value.tolist(),
+            gradient_norm=norm,
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            precision=self.gradients.precision,
+            seeds=self.gradients.seeds(images),
+            last_loss=self._last_loss,
+        )
+
+    def _skip(self, met: Met, rerun: Callable[[], object]) -> None:
+        if self.gradients.scaler is not None:
+            self.gradients.scaler.update()  # ends the step that unscaling its gradient began
+        try:
+            self.guard.skip(met, rerun)
+        finally:
+            self.optimizer.zero_grad(set_to_none=True)
+
+    def _update(self, count: int) -> None:
+        """Move the weights and their averages."""
+        scaler = self.gradients.scaler
+        if scaler is None:
+            self.optimizer.step()
+        else:
+            scaler.step(self.optimizer)
+            scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        for average in self.ema.values():
+            average.update(self.progress.images, count)
 
     def state_dict(self) -> dict[str, Any]:
         """What resuming needs beside the weights, their averages and what the loss learned."""
-        scaler = self.accelerator.scaler
+        scaler = self.gradients.scaler
         return {
             "images": self.progress.images,
             "seconds": self.progress.seconds,
             "optimizer": self.optimizer.state_dict(),
             "scaler": scaler.state_dict() if scaler is not None else {},
+            "guard": self.guard.state_dict(),
+            "hook_seconds": self._hook_seconds,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -252,9 +282,12 @@ class Trainer:
         """
         try:
             self.optimizer.load_state_dict(state["optimizer"])
-            if self.accelerator.scaler is not None and state["scaler"]:
-                self.accelerator.scaler.load_state_dict(state["scaler"])
+            shard_state(self.optimizer)
+            if self.gradients.scaler is not None and state["scaler"]:
+                self.gradients.scaler.load_state_dict(state["scaler"])
             self.progress = Progress(images=state["images"], seconds=state["seconds"])
+            self.guard.load_state_dict(state["guard"])
+            self._hook_seconds = dict(state["hook_seconds"])
         except (KeyError, ValueError) as error:
             raise CheckpointError(
                 f"The optimiser's state does not fit this model ({error}): resume with the "

@@ -1,0 +1,232 @@
+"""The gradient of one batch, however it is cut into pieces.
+
+A batch is one set of numbers: its times are drawn together, its noise in chunks of eight images,
+each from a generator of its own.  So the loss of an image does not depend on how many images are
+worked on at once, nor on which process works on it; sums differ by their rounding alone.
+Dropout is the exception, since its masks follow the shape of what they fall on.
+"""
+
+import gc
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from kao.data.loading import Batch
+from kao.diffusion import Drawn
+from kao.diffusion.schedules import Level
+from kao.diffusion.times import Draw
+from kao.errors import TrainingError
+from kao.machine import Precision
+from kao.networks import Conditions
+from kao.pixels import to_float
+from kao.processes import ALONE, Processes
+from kao.seeds import mixed_seed
+from kao.training.curriculum import Curriculum, Glance
+from kao.training.objective import Objective
+from kao.training.parallel import micro
+
+CHUNK = 8
+"""Images whose noise comes from one generator."""
+
+_TIMES, _LAYERS, _NOISE = 2, 3, 5
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Figures(NamedTuple):
+    """What a step learned of its images, of all processes, in batch order; float64 on the CPU.
+
+    Attributes:
+        t: Times, (B,).
+        level: Noise levels, fields (B,).
+        value: What is descended, (B,).
+        shown: Comparable between levels and runs, (B,).
+        error: Of x_0, (B,).
+        pull: What the gradient grows with, (B,).
+    """
+
+    t: Tensor
+    level: Level
+    value: Tensor
+    shown: Tensor
+    error: Tensor
+    pull: Tensor
+
+
+class Gradients:
+    """Adds the gradient of a batch's mean loss to the parameters.
+
+    Args:
+        objective: Denoiser and loss, on the device.
+        module: The objective, or what shares it between processes: see `parallel.spread`.
+        device: Where the objective is.
+        precision: What the network computes in.
+        scaler: Of fp16.
+        seed: Of the run.
+        micro_batch: Most images at once; 0: all of this process's, and fewer from where memory
+            runs out.
+        channels_last: Whether images are laid out with their channels innermost.
+        curriculum: What of each picture is looked at; None: all of it.
+        processes: Which part of the batch is worked on here.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        module: nn.Module,
+        *,
+        device: torch.device,
+        precision: Precision,
+        scaler: torch.amp.GradScaler | None,
+        seed: int,
+        micro_batch: int = 0,
+        channels_last: bool = False,
+        curriculum: Curriculum | None = None,
+        processes: Processes = ALONE,
+    ):
+        self.objective, self.module, self.device = objective, module, device
+        self.precision, self.scaler, self.seed = precision, scaler, seed
+        self.micro_batch, self._fixed = micro_batch, micro_batch > 0
+        self.curriculum, self.processes = curriculum, processes
+        self._layout = torch.channels_last if channels_last else torch.contiguous_format
+
+    def autocast(self) -> torch.autocast:
+        """The context in which the network computes in this run's precision."""
+        return torch.autocast(
+            self.device.type, _DTYPES[self.precision], enabled=self.precision != "fp32"
+        )
+
+    def of(self, batch: Batch, *, images: int, done: float) -> Figures:
+        """Backpropagate the mean loss of a batch, and say what was seen.
+
+        Where memory runs out and the size of the pieces is left open, they are halved and the
+        batch starts again: the numbers are the same.
+
+        Args:
+            batch: This process's pictures.
+            images: Images seen before it; decides all that is drawn.
+            done: Share of the run that is behind, for the curriculum.
+
+        Raises:
+            TrainingError: Memory does not hold one piece of the size that was asked for, or a
+                single image.
+        """
+        while True:
+            try:
+                return self._of(batch, images, done)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _out_of_memory(error):
+                    raise
+                tried = self.micro_batch or len(batch.images)
+                reason = str(error).partition("\n")[0]
+            # Outside of the handler, whose traceback holds every activation.
+            self._shrink(tried, reason)
+
+    def seeds(self, images: int) -> dict[str, int]:
+        """What the generators of the batch that follows after `images` images are seeded with."""
+        return {
+            "times": mixed_seed(_TIMES, self.seed, images),
+            "noise of the first chunk": mixed_seed(_NOISE, self.seed, images, 0),
+            "dropout of the first piece": mixed_seed(_LAYERS, self.seed, images, 0),
+        }
+
+    def _shrink(self, tried: int, reason: str) -> None:
+        if self._fixed or tried == 1 or self.processes.world > 1:
+            raise TrainingError(
+                f"A step of {tried} images at once does not fit into memory ({reason}): set "
+                f"training.micro_batch = {max(1, tried // 2)}, training.gradient_checkpointing = "
+                f'"blocks", or a smaller network.width.'
+            )
+        self.micro_batch = (tried + 1) // 2
+        for parameter in self.objective.parameters():
+            parameter.grad = None
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _of(self, batch: Batch, images: int, done: float) -> Figures:
+        objective, count = self.objective, batch.count
+        generator = torch.Generator().manual_seed(mixed_seed(_TIMES, self.seed, images))
+        times = objective.loss.times(count, generator)
+        glance = self._glance(batch, done, generator)
+        mine = self.processes.rows(count)
+
+        parts = []
+        for rows in pieces(mine, self.micro_batch):
+            here = slice(rows.start - mine.start, rows.stop - mine.start)
+            # Dropout is the one draw in torch that takes no generator, so the global one is set.
+            torch.manual_seed(mixed_seed(_LAYERS, self.seed, images, rows.start))
+            x0, conditions = self._seen(batch, here, rows, glance)
+            drawn = self.drawn(x0, times, rows, images=images)
+            with micro(self.module, last=rows.stop == mine.stop):
+                with self.autocast():
+                    losses = self.module(x0, conditions, drawn)
+                # Processes share the mean of their gradients, which then is that of the batch.
+                loss = losses.value.sum() * (self.processes.world / count)
+                (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+            figures = [losses.value.detach(), losses.shown, losses.error, losses.pull]
+            parts.append(torch.stack(figures, dim=1))
+
+        # One transfer for all that the host wants to know of the images.
+        told = self.processes.gather(torch.cat(parts)).cpu().double()
+        return Figures(times.t, objective.denoiser.schedule(times.t), *told.unbind(1))
+
+    def _glance(self, batch: Batch, done: float, generator: torch.Generator) -> Glance | None:
+        if self.curriculum is None:
+            return None
+        size = batch.images.shape[-1]
+        return self.curriculum.at(done, batch=batch.count, size=size, generator=generator)
+
+    def _seen(
+        self, batch: Batch, here: slice, rows: slice, glance: Glance | None
+    ) -> tuple[Tensor, Conditions | None]:
+        """What is looked at of some of this process's pictures, and what the network is told."""
+        x0 = to_float(batch.images[here].to(self.device, non_blocking=True))
+        where = None
+        if glance is not None:
+            x0, where = glance(x0, rows)
+        augmentation = None
+        if batch.augmentation is not None:
+            augmentation = batch.augmentation[here].to(self.device)
+        conditions = None
+        if where is not None or augmentation is not None:
+            conditions = Conditions(where, augmentation)
+        return x0.contiguous(memory_format=self._layout), conditions
+
+    def drawn(self, x0: Tensor, times: Draw, rows: slice, *, images: int) -> Drawn:
+        """Times and noise of some rows of the batch that follows after `images` images.
+
+        Args:
+            x0: The images of those rows, (b, C, H, W).
+            times: Of the whole batch.
+            rows: Which of its rows.
+            images: Images seen before the batch.
+        """
+        loss, shape = self.objective.loss, (CHUNK, *x0.shape[1:])
+        first = rows.start // CHUNK
+        chunks = [
+            loss.noise(
+                torch.empty(shape, dtype=x0.dtype),
+                torch.Generator().manual_seed(mixed_seed(_NOISE, self.seed, images, chunk)),
+            )
+            for chunk in range(first, -(-rows.stop // CHUNK))
+        ]
+        within = slice(rows.start - first * CHUNK, rows.stop - first * CHUNK)
+        eps = torch.cat([eps for eps, _ in chunks])[within].to(self.device, non_blocking=True)
+        seen = eps
+        if loss.input_perturbation > 0:
+            seen = torch.cat([seen for _, seen in chunks])[within].to(self.device)
+        return Drawn(times.t[rows], times.weight[rows], eps, seen)
+
+
+def pieces(rows: slice, most: int) -> Iterator[slice]:
+    """Rows in order, at most `most` at a time; 0: all at once."""
+    most = most or max(1, rows.stop - rows.start)
+    for start in range(rows.start, rows.stop, most):
+        yield slice(start, min(start + most, rows.stop))
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # A CPU has no exception of its own for it.
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
