@@ -19,7 +19,7 @@ HEAD = """\
 
 What `--help` says of every command; `python docs/make_cli.py` writes this page. A mistake is
 answered in one line with exit code 2, and `--traceback` shows the rest. Ctrl-C while training
-saves first.
+saves first; [Taking up a run](../resuming.md) has all exit codes.
 """
 
 

@@ -1,4 +1,4 @@
-"""Draw the figures of docs/schedules.md into docs/pictures.
+"""Draw the figures of docs/schedules.md and docs/training.md into docs/pictures.
 
 python docs/make_figures.py
 """
@@ -12,9 +12,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from kao.data.augment import AugmentConfig, augment
 from kao.data.toy_faces import ToyFaces
 from kao.diffusion import SCHEDULES, Cosine, Flow, Linear, NoiseSchedule, SeededNoise, seeds_of
 from kao.pixels import to_float, to_uint8
+from kao.visualisation import save_picture, strip
 
 PICTURES = Path(__file__).parent / "pictures"
 SIZE = 48
@@ -124,6 +126,19 @@ def options() -> None:
     save(figure, "schedule-options.png")
 
 
+def augmentation() -> None:
+    """Faces as they are in a set, and what EDM's augmentation makes of them."""
+    source = ToyFaces(12, size=SIZE)
+    faces = torch.stack([torch.as_tensor(source[index].image) for index in range(len(source))])
+    generator = torch.Generator().manual_seed(1)
+    rows = {"the set": faces}
+    for edm, title in ((0.12, "edm = 0.12"), (0.12, "again"), (1.0, "edm = 1")):
+        config = AugmentConfig(flip=False, edm=edm)
+        rows[title] = augment(faces, config.draw(len(faces), generator))
+    picture = strip(list(rows.values()), row_titles=list(rows), gap=2, scale=1)
+    save_picture(picture, PICTURES / "augment-edm.png")
+
+
 def main() -> None:
     """Draw everything."""
     face = to_float(torch.as_tensor(ToyFaces(FACE + 1, size=SIZE)[FACE].image)[None])[0]
@@ -131,6 +146,7 @@ def main() -> None:
         one(name, config().build(), face)
     all_of_them()
     options()
+    augmentation()
 
 
 if __name__ == "__main__":

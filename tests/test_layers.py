@@ -7,7 +7,7 @@ import kao
 
 LAYERS = [
     ["errors"],
-    ["files", "machine", "pixels", "seeds"],
+    ["files", "machine", "pixels", "processes", "seeds", "shards"],
     ["diffusion", "networks", "data", "metrics", "visualisation", "tracking"],
     ["checkpoints", "training"],
     ["config"],

@@ -1,6 +1,9 @@
 import json
 import mmap
 import platform
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -66,20 +69,6 @@ def test_a_field_of_the_cpu_is_read_where_there_is_one(monkeypatch):
     assert machine._cpu_field("flags") == ""
 
 
-@pytest.mark.parametrize("processes", [None, "1"])
-def test_one_process_may_train(processes, monkeypatch):
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    if processes:
-        monkeypatch.setenv("WORLD_SIZE", processes)
-    machine.check_alone()
-
-
-def test_one_of_several_processes_may_not_train(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(ConfigError, match=r"WORLD_SIZE = 4, .* start it without a launcher\."):
-        machine.check_alone()
-
-
 def test_the_description_does_not_name_the_host(monkeypatch):
     monkeypatch.setattr(platform, "node", lambda: "kitchen-tower")
     told = machine.describe()
@@ -110,3 +99,98 @@ def test_the_device_is_the_accelerator_where_torch_sees_one(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: GPU)
     assert machine.device() == GPU
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+
+def test_memory_on_a_cpu_is_the_resident_set_and_its_peak():
+    told = machine.memory(CPU)
+    assert set(told) - {"cpu_rss_peak"} == {"cpu_rss"}
+    assert told["cpu_rss"] > 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no /proc/self/clear_refs")
+def test_the_peak_has_what_was_given_back_until_it_is_reset():
+    machine.reset_peaks(CPU)
+    before = machine.memory(CPU)
+    with mmap.mmap(-1, 64 * 2**20) as held:
+        held.write(b"1" * len(held))
+    after = machine.memory(CPU)
+    assert after["cpu_rss_peak"] - before["cpu_rss_peak"] > 32 * 2**20
+    assert after["cpu_rss"] - before["cpu_rss"] < 32 * 2**20
+    machine.reset_peaks(CPU)
+    assert after["cpu_rss_peak"] - machine.memory(CPU)["cpu_rss_peak"] > 32 * 2**20
+
+
+def test_memory_on_a_gpu_is_what_torch_says(monkeypatch):
+    names = ("memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved")
+    for i, name in enumerate(names):
+        monkeypatch.setattr(torch.cuda, name, lambda device, i=i: i)
+    told = machine.memory(GPU)
+    keys = ("allocated", "allocated_peak", "reserved", "reserved_peak")
+    assert [told[key] for key in keys] == [0, 1, 2, 3]
+
+
+def test_where_the_system_tells_no_peak_none_is_told(monkeypatch):
+    def missing(self):
+        raise FileNotFoundError
+
+    monkeypatch.setattr("pathlib.Path.read_text", missing)
+    assert machine._peak_rss() is None
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_freed_memory_is_kept_where_the_c_library_is_glibc():
+    # In a process of its own, which stays as it was told.
+    script = """
+import resource
+import torch
+from kao.machine import keep_freed_memory
+
+torch.set_num_threads(1)
+
+def faults():
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        many = [torch.ones(2**19) for _ in range(64)]  # 2 MiB each
+        del many
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+given_back = faults()
+assert keep_freed_memory()
+print(given_back, faults())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    given_back, kept = map(int, done.stdout.split())
+    assert kept < 0.1 * given_back
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    assert machine.keep_freed_memory() is False
+    machine.reset_peaks(CPU)
+
+
+# --- speed --------------------------------------------------------------------------------------
+
+
+def test_the_peak_counts_two_operations_a_product_of_the_fastest_repeat(monkeypatch):
+    clock = iter([0.0, 1.0, 10.0, 14.0, 20.0, 22.0, 30.0, 35.0])  # the first warms up; 4, 2, 5
+    monkeypatch.setattr(machine.time, "perf_counter", lambda: next(clock))
+    assert machine.peak_flops(CPU, torch.float32, repeats=3) == 2 * 1536**3 / 2
+
+
+def test_tf32_is_allowed_and_forbidden():
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        machine.allow_tf32(True)
+        assert torch.get_float32_matmul_precision() == "high"
+        assert torch.backends.cudnn.allow_tf32
+        machine.allow_tf32(False)
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert not torch.backends.cudnn.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]

@@ -9,7 +9,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kao.errors import ConfigError, MissingExtraError, OutputError
-from kao.tracking import METRICS, Jsonl, TensorBoard, Wandb, read_events
+from kao.tracking import FIGURES, METRICS, Jsonl, TensorBoard, Wandb, read_events
 
 TRAIN = {
     "loss": 0.5,
@@ -18,6 +18,7 @@ TRAIN = {
     "no_figure": "a text",
     "no_figure_either": True,
 }
+HELD_OUT = {"gap": {"loss": 0.1, "bands": {"0..2": 0.2}}, "pairs": 24}
 
 
 def lines(run):
@@ -143,8 +144,8 @@ def test_tensorboard_shows_the_pictures_of_both_weights(tmp_path):
         tracker.event("samples", 32, picture(tmp_path, f"samples/000000032-{kind}.png"))
     tracker.close()
     events = board(tmp_path)
-    assert sorted(events.Tags()["images"]) == ["ema", "raw"]
-    (shown,) = events.Images("ema")
+    assert sorted(events.Tags()["images"]) == ["samples/ema", "samples/raw"]
+    (shown,) = events.Images("samples/ema")
     assert (shown.step, shown.width, shown.height) == (32, 3, 2)
 
 
@@ -168,11 +169,15 @@ class FakeWandb(ModuleType):
     def __init__(self):
         super().__init__("wandb")
         self.starts, self.logged, self.finished = [], [], 0
+        self.axes = {}
         self.Error = RuntimeError
 
     def init(self, **options):
         self.starts.append(options)
         return self
+
+    def define_metric(self, name, step_metric=None):
+        self.axes[name] = step_metric
 
     def log(self, values):
         self.logged.append(values)
@@ -212,14 +217,38 @@ def test_wandb_gets_figures_and_pictures(tmp_path, wandb):
     assert wandb.logged == [
         {
             "images": 32,
-            "loss": 0.5,
-            "bands/<-4": 0.25,
-            "bands/>4": 1.0,
-            "learning_rate": 1e-3,
+            "train/loss": 0.5,
+            "train/bands/<-4": 0.25,
+            "train/bands/>4": 1.0,
+            "train/learning_rate": 1e-3,
         },
         {"images": 32, "samples/ema": (2, 3, 3)},
     ]
     assert wandb.finished == 1
+
+
+def test_wandb_draws_everything_over_images_seen(tmp_path, wandb):
+    Wandb(tmp_path, project="cats", config={})
+    assert wandb.axes == {"images": None, "*": "images"}
+
+
+@pytest.mark.parametrize("kind", FIGURES)
+def test_every_tracker_gives_a_figure_the_same_name(tmp_path, wandb, kind):
+    for tracker in (TensorBoard(tmp_path, images=0), Wandb(tmp_path, project="p", config={})):
+        tracker.event(kind, 32, HELD_OUT)
+        tracker.close()
+    names = {f"{kind}/gap/loss", f"{kind}/gap/bands/0..2", f"{kind}/pairs"}
+    assert set(board(tmp_path).Tags()["scalars"]) == names
+    assert set(wandb.logged[0]) == {"images", *names}
+
+
+def test_an_event_without_figures_leaves_nothing_to_plot(tmp_path, wandb):
+    for tracker in (TensorBoard(tmp_path, images=0), Wandb(tmp_path, project="p", config={})):
+        tracker.event("warning", 32, {"text": "the disk is full"})
+        tracker.event("checkpoint", 32, {})
+        tracker.event("end", 32, {"seconds": 3.0})
+        tracker.close()
+    assert board(tmp_path).Tags()["scalars"] == [] and wandb.logged == []
 
 
 def test_wandb_that_does_not_start_is_told_with_what_to_do(tmp_path, wandb, monkeypatch):

@@ -1,7 +1,10 @@
 """What this machine is, and what it is good at."""
 
+import ctypes
 import os
 import platform
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,17 +49,10 @@ def check_precision(precision: Precision, on: torch.device) -> None:
         )
 
 
-def check_alone() -> None:
-    """Refuse to be one of several processes, which would write over each other.
-
-    Raises:
-        ConfigError: A launcher started more than one process.
-    """
-    processes = os.environ.get("WORLD_SIZE", "1")
-    if processes != "1":
-        raise ConfigError(
-            f"WORLD_SIZE = {processes}, but kao trains in one process: start it without a launcher."
-        )
+def allow_tf32(allowed: bool) -> None:
+    """Whether CUDA multiplies float32 matrices in TF32, with 10 bits of mantissa; process-wide."""
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def describe() -> dict[str, Any]:
@@ -90,6 +86,109 @@ def memory_in_use(on: torch.device) -> int:
     if on.type == "cuda":
         return torch.cuda.max_memory_allocated(on)
     return int(psutil.Process().memory_info().rss)
+
+
+def memory(on: torch.device) -> dict[str, int]:
+    """Memory of this process, in bytes.
+
+    Args:
+        on: The device that it works on.
+
+    Returns:
+        cpu_rss, what is resident now; cpu_rss_peak, the most since `reset_peaks` or the start,
+        where the system tells.  On CUDA also allocated and reserved, what tensors take and what
+        torch holds for them, with allocated_peak and reserved_peak.
+    """
+    told = {"cpu_rss": int(psutil.Process().memory_info().rss)}
+    if (peak := _peak_rss()) is not None:
+        told["cpu_rss_peak"] = peak
+    if on.type == "cuda":
+        told |= {
+            "allocated": torch.cuda.memory_allocated(on),
+            "allocated_peak": torch.cuda.max_memory_allocated(on),
+            "reserved": torch.cuda.memory_reserved(on),
+            "reserved_peak": torch.cuda.max_memory_reserved(on),
+        }
+    return told
+
+
+def reset_peaks(on: torch.device) -> None:
+    """Give freed memory back to the system, and let the peaks of `memory` start from now.
+
+    Where the system does not let a process reset the peak of its resident set, that stays.
+    """
+    if on.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(on)
+    if (libc := _glibc()) is not None:
+        libc.malloc_trim(0)
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # see proc(5)
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep what is freed, instead of handing it back at each step.
+
+    A training step on a CPU frees as much as it takes, and glibc returns that to the system only
+    to ask for it again, page by page: some 15,000 page faults a step with small networks, 5 to
+    15 % of its time.  What the process holds at its peak stays the same.
+
+    Returns:
+        Whether it was done; only glibc, which most Linux systems have, is told.
+    """
+    libc = _glibc()
+    if libc is None:
+        return False
+    # mallopt(3): M_MMAP_THRESHOLD is -3, at most 32 MiB; M_TRIM_THRESHOLD is -1, and -1 is never.
+    return bool(libc.mallopt(-3, 32 * 2**20)) and bool(libc.mallopt(-1, -1))
+
+
+def peak_flops(on: torch.device, dtype: torch.dtype, *, repeats: int = 5) -> float:
+    """Operations a second of one large matrix product, as measured: the most to hope for here.
+
+    On as many cores as torch uses, and for float32 on CUDA with or without TF32 as it is set.
+
+    Args:
+        on: Where to multiply.
+        dtype: Of the matrices.
+        repeats: How often; the fastest counts.
+
+    Returns:
+        Multiplications and additions a second.
+    """
+    side = 8192 if on.type == "cuda" else 1536
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(side, side, generator=generator).to(on, dtype)
+    seconds = []
+    for _ in range(1 + repeats):
+        synchronize(on)
+        started = time.perf_counter()
+        a @ a
+        synchronize(on)
+        seconds.append(time.perf_counter() - started)
+    return 2 * side**3 / min(seconds[1:])
+
+
+def synchronize(on: torch.device) -> None:
+    """Wait for what was asked of a device; a CPU is always done."""
+    if on.type != "cpu":
+        torch.accelerator.synchronize(on)
+
+
+def _peak_rss() -> int | None:
+    """Bytes; None where there is no /proc."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    kilobytes = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    return 1024 * int(kilobytes[0]) if kilobytes else None
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """The C library of this process, if it is glibc."""
+    if platform.libc_ver()[0] != "glibc":
+        return None
+    return ctypes.CDLL(None)
 
 
 def _cpu_field(name: str) -> str:

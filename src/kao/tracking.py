@@ -14,6 +14,10 @@ from kao.files import write_text, writing
 METRICS = "metrics.jsonl"
 _WANDB_ID = "wandb-id.txt"
 
+FIGURES = ("train", "held_out", "spike", "skipped", "snapshot", "warning")
+"""Events whose figures are plotted, as "train/loss" or "held_out/gap/bands/0..2", under the same
+names everywhere."""
+
 
 class Tracker(Protocol):
     """Takes events and pictures of one run."""
@@ -22,9 +26,9 @@ class Tracker(Protocol):
         """Take one event.
 
         Args:
-            kind: "start", "train", "samples", "checkpoint" or "end".
+            kind: "start", "samples", "checkpoint", "end", or one of `FIGURES`.
             images: Images seen.
-            values: JSON values; figures may be one level deep.
+            values: JSON values; figures may lie in tables of any depth.
         """
 
     def close(self) -> None:
@@ -83,14 +87,18 @@ def read_events(run: Path) -> list[dict[str, Any]]:
     return events
 
 
-def _flat(values: Mapping[str, Any]) -> dict[str, float]:
-    """Figures by name, nested ones as "bands/0..2"."""
+def _figures(kind: str, values: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of an event by name; none of an event that is not plotted."""
+    return _flat(kind, values) if kind in FIGURES else {}
+
+
+def _flat(name: str, values: Mapping[str, Any]) -> dict[str, float]:
     flat: dict[str, float] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            flat |= {f"{key}/{inner}": number for inner, number in _flat(value).items()}
+            flat |= _flat(f"{name}/{key}", value)
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            flat[key] = value
+            flat[f"{name}/{key}"] = value
     return flat
 
 
@@ -111,12 +119,11 @@ class TensorBoard:
 
     def event(self, kind: str, images: int, values: Mapping[str, Any]) -> None:
         """See `Tracker`."""
-        if kind == "train":
-            for name, number in _flat(values).items():
-                self._writer.add_scalar(f"train/{name}", number, images)
+        for name, number in _figures(kind, values).items():
+            self._writer.add_scalar(name, number, images)
         if kind == "samples":
             picture = _picture(self._run / values["file"])
-            self._writer.add_image(_weights_of(values["file"]), picture, images)
+            self._writer.add_image(_name_of(values["file"]), picture, images)
 
     def close(self) -> None:
         """See `Tracker`."""
@@ -157,6 +164,9 @@ class Wandb:
                 id=file.read_text(encoding="utf-8"),
                 resume="allow",
             )
+            # Else the axis would count calls, of which some events make more than others.
+            self._session.define_metric("images")
+            self._session.define_metric("*", step_metric="images")
         except wandb.Error as error:
             raise ConfigError(
                 f"Weights & Biases does not start ({error}): run wandb login, set "
@@ -165,20 +175,24 @@ class Wandb:
 
     def event(self, kind: str, images: int, values: Mapping[str, Any]) -> None:
         """See `Tracker`."""
-        if kind == "train":
-            self._session.log({"images": images, **_flat(values)})
+        logged: dict[str, Any] = dict(_figures(kind, values))
         if kind == "samples":
-            picture = self._wandb.Image(str(self._run / values["file"]))
-            self._session.log({"images": images, f"samples/{_weights_of(values['file'])}": picture})
+            file = values["file"]
+            logged = {_name_of(file): self._wandb.Image(str(self._run / file))}
+        if logged:
+            self._session.log({"images": images, **logged})
 
     def close(self) -> None:
         """See `Tracker`."""
         self._session.finish()
 
 
-def _weights_of(file: str) -> str:
-    """Which weights drew a grid: "ema" for samples/000000640-ema.png."""
-    return Path(file).stem.partition("-")[2]
+def _name_of(file: str) -> str:
+    """What a grid is called, by the weights that drew it: samples/000000640-ema.png, samples/ema.
+
+    The images seen are the axis and no part of a name.
+    """
+    return f"samples/{Path(file).stem.partition('-')[2]}"
 
 
 def _picture(path: Path) -> Any:

@@ -18,7 +18,7 @@ from kao.errors import ConfigError
 from kao.runs import Ask
 from kao.tracking import read_events
 
-COMMANDS = ("demo", "prepare", "train", "sample", "show", "report", "tune-sampler", "edit")
+COMMANDS = ("demo", "prepare", "train", "sample", "show", "report", "ema", "tune-sampler", "edit")
 
 
 # --- help ---------------------------------------------------------------------------------------
@@ -133,14 +133,13 @@ def test_words_are_told_apart_by_their_equals_sign(tmp_path):
     assert split_words(["faces", classes]) == ("faces", None, [classes])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_step_and_saves_and_the_same_command_goes_on(
-    number, train, kao, tmp_path
-):
+@pytest.fixture
+def training(train, tmp_path):
+    """A process that trains in tmp_path/run, has taken some steps, and has none to spare."""
     path = tmp_path / "run"
-    words = [*map(str, train), "hooks.log=4", "hooks.samples=9999999", "hooks.checkpoints=9999999"]
+    rare = ["hooks.log=4", "hooks.samples=9999999", "hooks.checkpoints=9999999"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "kao", *words, "--steps", "1000000"],
+        [sys.executable, "-m", "kao", *map(str, train), *rare, "--steps", "1000000"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -149,11 +148,22 @@ def test_a_signal_ends_the_step_and_saves_and_the_same_command_goes_on(
         while not any(event["event"] == "train" for event in read_events(path)):
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.1)
-        process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        process.words = [*train, *rare]
+        yield process
     finally:
         process.kill()
-    assert (process.returncode, out) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 0)]
+)
+def test_a_signal_ends_the_step_and_saves_and_the_same_command_goes_on(
+    number, code, training, kao, tmp_path
+):
+    path = tmp_path / "run"
+    training.send_signal(number)
+    out, err = training.communicate(timeout=60)
+    assert (training.returncode, out) == (code, "")
     assert "Stopping after this step; saving.\n" in err
     end = read_events(path)[-1]
     assert (end["event"], end["reason"]) == ("end", "interrupted")
@@ -162,10 +172,39 @@ def test_a_signal_ends_the_step_and_saves_and_the_same_command_goes_on(
     assert checkpoint.damage() is None
     assert f"Interrupted at {end['images']:,} images after" in err
 
-    code, _, err = kao(*words, "--images", end["images"] + 8)
+    code, _, err = kao(*training.words, "--images", end["images"] + 8)
     assert code == 0
     assert f"Going on with {path} at {end['images']:,} images" in err
     assert f"Finished at {end['images'] + 8:,} images" in err
+
+
+def test_a_second_process_in_a_run_directory_is_refused_and_the_first_goes_on(
+    training, refused, tmp_path
+):
+    path = tmp_path / "run"
+    said = refused(*training.words, "--steps", "1000000")
+    assert said == (
+        f"{path} is in use by another process: wait until it ends, or choose another place."
+    )
+    seen = len(read_events(path))
+    while len(read_events(path)) == seen:
+        assert training.poll() is None
+        time.sleep(0.05)
+    training.send_signal(signal.SIGINT)
+    training.communicate(timeout=60)
+    assert training.returncode == 0
+    assert [event["event"] for event in read_events(path)].count("start") == 1
+
+
+def test_a_branch_is_one_word_more(kao, train, tmp_path):
+    assert kao(*train, "--steps", "2")[0] == 0
+    code, _, err = kao(*train, "--steps", "3", "ema.decay=0.9", "--branch", tmp_path / "b")
+    assert code == 0
+    assert "ema.decay was 0.999 and is 0.9 now." in err
+    assert f"{tmp_path / 'b'} begins with what {tmp_path / 'run'}" in err
+    assert f"Going on with {tmp_path / 'b'} at 8 images (67 % of 3 steps).\n" in err
+    assert [c.images for c in Checkpoint.all(tmp_path / "b")] == [8, 12]
+    assert [c.images for c in Checkpoint.all(tmp_path / "run")] == [8]
 
 
 # --- prepare ------------------------------------------------------------------------------------
@@ -251,7 +290,7 @@ def test_the_way_to_draw_may_be_changed(kao, tiny_run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--weights", "best"), '--weights = "best"; expected ema or model.'),
+        (("--weights", "raw"), '--weights = "raw"; expected ema or model, or what kao ema made'),
         (
             ("--sampler", "dimm"),
             'unknown sampling.sampler "dimm" in the command line (did you mean',
@@ -356,7 +395,7 @@ def test_the_demonstration_trains_draws_and_reports_once(kao, tiny, tmp_path, mo
     path = tmp_path / "demo"
     code, _, err = kao("demo", "--run", path, "--minutes", "0.01")
     assert code == 0
-    assert [line[:2] for line in err.splitlines() if line[:1].isdigit()] == ["1.", "2.", "3."]
+    assert [line[:2] for line in err.splitlines() if line[1:2] == "."] == ["1.", "2.", "3."]
     assert {"demo.png", "report.html", "run.toml", "pictures"} <= {f.name for f in path.iterdir()}
     assert sorted(file.name for file in (path / "pictures").iterdir()) == FIGURES
 

@@ -114,7 +114,8 @@ def test_a_run_directory_of_another_configuration_says_which_keys_differ(
 ):
     assert refused(*train, "network.width=16", "seed=1", "--steps", "4") == (
         f"{own_run} belongs to another configuration: seed = 0 there and 1 now; network.width = 8 "
-        f"there and 16 now. Give the same settings to go on with it, or another --run."
+        f"there and 16 now. Give the same settings to go on with it, add --branch NEW_RUN to go on "
+        f"from its weights in a run of its own, or begin anew with another --run."
     )
 
 
@@ -158,15 +159,20 @@ def test_a_disk_that_fills_up_while_training_keeps_the_checkpoints_before(
     from kao import files
 
     def fills(path, sync=files.sync):
-        if "000000008" in str(path):
+        if any(name in str(path) for name in ("000000008", "000000012", "000000016")):
             raise OSError(errno.ENOSPC, "No space left on device")
         sync(path)
 
     monkeypatch.setattr("kao.files.sync", fills)
     code, _, err = kao(*train, "hooks.checkpoints=4", "--steps", "4")
     assert code == 2
-    place = tmp_path / "run" / "checkpoints" / "000000008"
-    assert err.splitlines()[-1].startswith(f"kao: The disk is full while writing {place}: free")
+    place = tmp_path / "run" / "checkpoints"
+    said = err.splitlines()
+    (told,) = (line for line in said if line.startswith("The disk is full"))
+    assert told.startswith(f"The disk is full while writing {place / '000000008'}: free")
+    assert "The run goes on and tries again." in told
+    assert said[-1].startswith(f"kao: The disk is full while writing {place / '000000016'}: free")
+    assert said[-1].endswith(f"Nothing newer than 4 images of {tmp_path / 'run'} is saved.")
     assert [c.path.name for c in Checkpoint.all(tmp_path / "run")] == ["000000004"]
     assert read_events(tmp_path / "run")[-1]["reason"] == "failed"
     monkeypatch.undo()

@@ -3,9 +3,12 @@
 import pytest
 
 from kao.config import RunConfig
-from kao.config.sections import LossConfig
+from kao.config.sections import LossConfig, TrainingConfig
 from kao.diffusion import EDM, VE, Cosine, EDMWeight, Flow, Linear, TruncatedSNR, targets
 from kao.errors import ConfigError
+from kao.networks import UNetConfig
+from kao.training import OptimizerConfig, Patches
+from kao.training.optimizers import AdamW8bit
 
 
 def refusal(**options) -> str:
@@ -44,3 +47,15 @@ def test_published_pairs_of_target_and_weight_pass():
     RunConfig(schedule=Flow(), target=targets.velocity, loss=LossConfig(weight=None)).check()
     RunConfig(schedule=Cosine(), target=targets.v, loss=LossConfig(weight=TruncatedSNR())).check()
     RunConfig(schedule=Linear(), target=targets.eps, loss=LossConfig(weight=None)).check()
+
+
+def test_moments_in_eight_bits_are_not_sharded():
+    told = refusal(
+        optimizer=OptimizerConfig(method=AdamW8bit()), training=TrainingConfig(parallel="fsdp")
+    )
+    assert 'optimizer.method = "adamw8bit" keeps its moments whole' in told
+
+
+def test_a_curriculum_must_fit_the_network():
+    patches = TrainingConfig(curriculum=Patches(parts=(8,)))
+    assert "multiple" in refusal(training=patches, network=UNetConfig(attention=()))

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kao.config import RunConfig, dump, leaves, load_config
-from kao.config.sections import GuidanceConfig, component
+from kao.config.sections import EMAConfig, GuidanceConfig, component
 from kao.config.tree import Origin, from_overrides, merge, parse
 from kao.diffusion import DDIM, EDM, Ancestral, Cosine, Flow, Heun, Huber, MinSNR, norms, targets
 from kao.errors import ConfigError
 from kao.networks import UNetConfig
-from kao.training import Trapezoid
+from kao.training import Progressive, Trapezoid
 
 HERE = Origin("my.toml")
 
@@ -53,7 +53,9 @@ def test_every_registry_of_the_tree_is_found():
         "loss.times",
         "loss.weight",
         "loss.norm",
+        "optimizer.method",
         "optimizer.schedule",
+        "training.curriculum",
         "sampling.sampler",
         "sampling.grid",
         "sampling.threshold",
@@ -112,6 +114,13 @@ NAMED = {
     "warmup": st.integers(1, 50),
     "floor": st.floats(0.01, 0.9),
     "knots": st.sampled_from([(), (0.0, 0.25, 1.0)]),
+    "batch": st.integers(1, 10**6),
+    "micro_batch": st.just("auto") | st.integers(1, 10**6),
+    "parts": st.sampled_from([(2,), (4, 2)]),
+    "momentum": st.floats(0.01, 0.99),
+    "difference": st.floats(0, 0.99),
+    "least": st.integers(1, 64),
+    "reference": st.integers(1, 10**9),
 }
 """Options whose values must fit together, or lie elsewhere."""
 
@@ -125,9 +134,25 @@ GUIDANCE = st.just(GuidanceConfig()) | st.builds(
 """Neither a worse model nor a scale stands alone."""
 
 
+AVERAGES = st.builds(
+    EMAConfig,
+    decay=st.floats(0, 0.999),
+    widths=st.lists(st.sampled_from([0.05, 0.1, 0.12]), unique=True).map(tuple),
+    snapshots=st.just("auto") | st.integers(0, 10**9),
+    offload=st.booleans(),
+)
+"""A width lies in its range, and is named once."""
+
+
+PROGRESSIVE = st.builds(Progressive, parts=st.just((4, 2)), until=st.just((0.25, 0.5)))
+"""Each size has the moment at which it ends."""
+
+SPECIAL = {GuidanceConfig: GUIDANCE, EMAConfig: AVERAGES, Progressive: PROGRESSIVE}
+
+
 def trees(cls):
-    if cls is GuidanceConfig:
-        return GUIDANCE
+    if cls in SPECIAL:
+        return SPECIAL[cls]
     hints = get_type_hints(cls)
 
     def of(field):
@@ -380,6 +405,8 @@ OF_COMPONENTS = [
     ("loss.times.bins", "warped", 1, "loss.times.bins = 1, but a density"),
     ("loss.weight.gamma", "min_snr", -1, "loss.weight.gamma = -1.0, but it must"),
     ("loss.norm.delta", "huber", 0, "loss.norm.delta = 0.0, but it must"),
+    ("optimizer.method.momentum", "muon", 1, "optimizer.method.momentum = 1.0; expected"),
+    ("training.curriculum.whole", "patches", 2, "training.curriculum.whole = 2.0"),
     ("optimizer.schedule.warmup", "trapezoid", -1, "optimizer.schedule.warmup = -1; expected"),
     ("sampling.sampler.eta", "ddim", 2, "sampling.sampler.eta = 2.0, but it lies"),
     (

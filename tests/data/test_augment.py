@@ -13,7 +13,8 @@ EACH = [
     replace(OFF, crop=3),
     replace(OFF, blur=1.5),
     replace(OFF, jitter=0.4),
-    AugmentConfig(flip=True, crop=2, blur=1.0, jitter=0.2),
+    replace(OFF, edm=0.5),
+    AugmentConfig(flip=True, crop=2, blur=1.0, jitter=0.2, edm=0.5),
 ]
 each = pytest.mark.parametrize("config", EACH, ids=str)
 
@@ -25,7 +26,7 @@ def pictures(count=6, size=12, *, low=0, high=256):
 
 
 def done(images, config, seed=0):
-    return augment(images, config, torch.Generator().manual_seed(seed))
+    return augment(images, config.draw(len(images), torch.Generator().manual_seed(seed)))
 
 
 # --- all of them --------------------------------------------------------------------------------
@@ -35,7 +36,7 @@ def test_what_is_off_changes_nothing_and_draws_nothing():
     generator = torch.Generator().manual_seed(0)
     before = generator.get_state()
     images = pictures()
-    assert torch.equal(augment(images, OFF, generator), images)
+    assert torch.equal(augment(images, OFF.draw(len(images), generator)), images)
     assert torch.equal(generator.get_state(), before)
 
 
@@ -64,6 +65,14 @@ def test_pictures_are_changed_each_in_its_own_way(config):
 @each
 def test_one_picture_is_a_batch(config):
     assert done(pictures(1), config).shape == (1, 3, 12, 12)
+
+
+@each
+@pytest.mark.parametrize("rows", [slice(0, 1), slice(2, 7), slice(7, 16)], ids=str)
+def test_some_rows_of_a_batch_are_changed_as_they_are_in_the_whole(config, rows):
+    images = pictures(16)
+    draws = config.draw(16, torch.Generator().manual_seed(3))
+    assert torch.equal(augment(images[rows], draws.rows(rows)), augment(images, draws)[rows])
 
 
 # --- flip ---------------------------------------------------------------------------------------
@@ -209,6 +218,9 @@ def test_jitter_stays_within_bytes():
         (AugmentConfig(blur=-1.0), "data.augment.blur = -1.0; expected"),
         (AugmentConfig(blur=float("nan")), "data.augment.blur = nan; expected"),
         (AugmentConfig(jitter=1.0), "data.augment.jitter = 1.0; expected 0 or more, below 1."),
+        (AugmentConfig(edm=1.1), "data.augment.edm = 1.1; expected a probability from 0 to 1"),
+        (AugmentConfig(edm=-0.1), "data.augment.edm = -0.1; expected a probability"),
+        (AugmentConfig(edm=float("nan")), "data.augment.edm = nan; expected a probability"),
         (AugmentConfig(jitter=-0.1), "data.augment.jitter = -0.1; expected 0 or more, below 1."),
     ],
 )
@@ -220,7 +232,7 @@ def test_a_value_that_cannot_work_is_refused_with_words(config, words):
 
 @pytest.mark.parametrize("size", [8, 9, 11, 64])
 def test_the_largest_values_that_are_allowed_work(size):
-    config = AugmentConfig(crop=size - 1, blur=size / 4, jitter=0.99)
+    config = AugmentConfig(crop=size - 1, blur=size / 4, jitter=0.99, edm=1.0)
     config.check(size)
     for seed in range(5):
         assert done(pictures(3, size), config, seed).shape == (3, 3, size, size)

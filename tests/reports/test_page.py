@@ -1,8 +1,10 @@
 import base64
+import html
 import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -10,15 +12,47 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
+from kao.config import RunConfig
+from kao.config.sections import TrainingConfig
 from kao.data.audit import Audit, Duplicates
 from kao.errors import CheckpointError, OutputError
 from kao.reports import write_report
-from kao.reports.charts import Line, decimated, line_chart, short, smoothed
+from kao.reports.charts import Line, Mark, decimated, line_chart, short, smoothed
 from kao.reports.record import BANDS, RunRecord
+from kao.reports.techniques import techniques
 from kao.training.meter import band_names
 from kao.visualisation import gif, grid, save_picture
 
 HOSTILE = '"><script>alert(1)</script><img src="http://example.com/x.png">'
+CONFIGURATION = """length = "10 minutes"
+# a <b>comment</b> & "more"
+[data]
+size = 32
+keep = "memory"
+held_out = 60
+augment = { flip = true, crop = 0, edm = 0.12 }
+[optimizer]
+rate = 0.001
+weight_decay = 0.01
+clip_norm = 1.0
+schedule = { kind = "trapezoid", warmup = 3200, cooldown = 0.4 }
+method = { kind = "muon", momentum = 0.95 }
+[ema]
+decay = 0.999
+widths = [0.05, 0.1]
+snapshots = 4_000
+offload = true
+[training]
+batch = 64
+precision = "bf16"
+micro_batch = 16
+gradient_checkpointing = "blocks"
+compile = false
+channels_last = true
+tf32 = true
+parallel = "ddp"
+curriculum = "none"
+"""
 VOID = {"meta", "img", "input", "br", "link"}
 CHROMIUM = shutil.which("chromium")
 
@@ -49,9 +83,25 @@ def train(images, **values):
         "gradient_norm": 0.8,
         "images_per_second": 180.2,
         "data_wait": 0.004,
-        "memory_bytes": 812_345_678,
+        "ema_distance": {"ema-0.999": 0.02},
+        "memory": {"cpu_rss": 812_345_678, "cpu_rss_peak": 912_345_678},
         **values,
     }
+
+
+def held_out(images, *, gap=0.02, error=0.004):
+    """A "held_out" event whose held-out losses lie `gap` above training losses of 0.1."""
+
+    def figures(loss):
+        bands = dict.fromkeys(BANDS, loss)
+        return {"loss": loss, "error": error, "bands": bands, "errors": dict.fromkeys(BANDS, error)}
+
+    sets = {"held": figures(0.1 + gap), "train": figures(0.1), "gap": figures(gap)}
+    return {"event": "held_out", "images": images, "pairs": 60, **sets, "raw": sets}
+
+
+def happened(kind, images):
+    return {"event": kind, "images": images}
 
 
 def end(images, reason="finished"):
@@ -96,8 +146,9 @@ def whole_run(tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "cats"
     before = [start(), *(train(images) for images in range(1000, 51_000, 1000))]
     after = [start(50_000), *(train(images) for images in range(51_000, 111_000, 1000))]
-    write_events(run, [*before, end(50_000, "interrupted"), *after, end(110_000)])
-    (run / "run.toml").write_text('[data]\nsize = 32\n# a <b>comment</b> & "more"\n')
+    losses = [held_out(images) for images in range(60_000, 111_000, 10_000)]
+    write_events(run, [*before, end(50_000, "interrupted"), *after, *losses, end(110_000)])
+    (run / "run.toml").write_text(CONFIGURATION)
     (run / "audit.json").write_text(audit("all of one shelter").to_json())
     save_picture(grid(pictures(12, seed=9)), run / "contact.png")
     for images in (1000, 50_000, 110_000):
@@ -163,8 +214,9 @@ def lines_of(chart):
 
 def test_the_parts_come_in_the_order_in_which_one_asks_about_a_run(run):
     text = report(run).text
-    parts = ("110,000", "Drawn by the averaged", "Loss", "Samples over time", "How it draws")
-    parts += ("Learning rate", "Data", "Machine and versions", "run.toml", "Sessions")
+    parts = ("110,000", "Drawn by the averaged", "Loss", "Held-out pictures", "Samples over time")
+    parts += ("How it draws", "Gradient norm", "How it was trained", "Some of the pictures")
+    parts += ("Machine and versions", "run.toml", "Sessions")
     places = [text.index(part) for part in parts]
     assert places == sorted(places)
 
@@ -222,7 +274,7 @@ def test_a_band_may_be_missing_from_a_line(run):
     without = {band: 0.5 for band in BANDS[1:]}
     events = [start(), *(train(i * 100, bands=without if i % 2 else {}) for i in range(1, 41))]
     write_events(run, events)
-    assert RunRecord.read(run).band(BANDS[0]) == []
+    assert RunRecord.read(run).curve(f"bands/{BANDS[0]}") == []
     page = write_report(run).read_text()
     bands = re.findall(r'<figure class="chart".*?</figure>', page, re.DOTALL)[1]
     assert lines_of(bands) == {f"band-{i}": 20 for i in range(1, 6)}
@@ -366,6 +418,155 @@ def test_hostile_words_stay_words(run):
     assert len(tree.all("script")) == 1
     assert all(image["src"].startswith("data:") for image in tree.all("img"))
     assert tree.text.count(HOSTILE) >= 6
+
+
+def charts_of(run):
+    """Title -> HTML of each chart of the page."""
+    page = write_report(run).read_text(encoding="utf-8")
+    charts = re.findall(r'<figure class="chart".*?</figure>', page, re.DOTALL)
+    return {re.search("<b>(.*?)</b>", chart)[1]: chart for chart in charts}
+
+
+def values_of(chart):
+    """What the read-out shows of each named line."""
+    return json.loads(html.unescape(re.search('data-chart="([^"]*)"', chart)[1]))["lines"]
+
+
+def test_spikes_skipped_steps_checkpoints_and_resumptions_are_marked_in_the_loss(run):
+    quiet = [start(), *(train(images) for images in range(1000, 11_000, 1000))]
+    loud = [happened("checkpoint", 2000), happened("spike", 3000), happened("spike", 4000)]
+    loud += [happened("skipped", 5000), start(5000), train(6000), train(7000)]
+    write_events(run, quiet)
+    chart = charts_of(run)["All noise levels"]
+    assert not re.search('class="(mark|sign)', chart) and "spike" not in chart
+    write_events(run, [*quiet[:6], *loud])
+    chart = charts_of(run)["All noise levels"]
+    assert re.findall('class="mark (\\w+)"', chart) == ["resumed", "checkpoint"]
+    assert re.findall('class="sign (\\w+)"', chart) == ["spike", "spike", "skipped"]
+    for words in ("resumed here", "Ticks below: checkpoints", "2 spikes of", "1 step skipped"):
+        assert words in chart
+
+
+def test_a_mark_lies_where_it_happened():
+    points = [(1000.0, 1.0), (4000.0, 2.0)]
+    chart = line_chart("t", [Line("a", points)], marks=[Mark(3000.0, "spike")])
+    assert 'class="sign spike" style="left:75.00%"' in chart
+
+
+def test_a_mark_past_the_end_of_the_lines_is_left_out():
+    points = [(1000.0, 1.0), (4000.0, 2.0)]
+    chart = line_chart("t", [Line("a", points)], marks=[Mark(4001.0, "spike")])
+    assert "sign" not in chart
+
+
+def test_very_many_skipped_steps_do_not_fill_the_page():
+    marks = [Mark(float(x), "skipped") for x in range(1, 10_000)]
+    chart = line_chart("t", [Line("a", [(1.0, 1.0), (1e4, 2.0)])], marks=marks)
+    assert 100 <= chart.count("sign skipped") <= 200
+
+
+def test_what_happened_in_steps_that_were_done_again_is_left_out(run):
+    lost = [train(3000), happened("spike", 3000), held_out(3000)]
+    write_events(run, [start(), train(1000), train(2000), *lost, start(2000), train(3000)])
+    record = RunRecord.read(run)
+    assert record.of("spike") == record.of("held_out") == []
+
+
+def test_held_out_losses_are_drawn_beside_those_of_training(run):
+    charts = charts_of(run)
+    raw, training, held = values_of(charts["All noise levels alike"])
+    assert [y for _, y in training] == [0.1] * 6
+    assert [y for _, y in held] == [y for _, y in raw] == [0.12] * 6
+    for band, name in zip(BANDS, ("&lt; \u22124", "\u22124 to \u22122"), strict=False):
+        training, held = values_of(charts[f"Log-snr {name}"])
+        assert (training[0][1], held[0][1]) == (0.1, 0.12), band
+
+
+def test_the_gap_is_a_share_of_the_training_loss_with_its_error(run):
+    chart = charts_of(run)["Gap, % of training"]
+    ((gap,),) = [{y for _, y in line} for line in values_of(chart)]
+    assert gap == 20
+    heights = [float(y) for y in re.findall(r'faint" points="0*[\d.]+,([\d.]+)', chart)]
+    assert len(set(heights)) == 2
+    assert lines_of(charts_of(run)["Gap by noise level, % of training"]) == {
+        f"band-{i}": 6 for i in range(6)
+    }
+
+
+def test_a_gap_below_zero_stays_inside_its_frame(run):
+    write_events(run, [start(), held_out(1000, gap=-0.01), held_out(2000, gap=-0.005)])
+    chart = charts_of(run)["Gap, % of training"]
+    assert {y for _, y in values_of(chart)[0]} == {-10, -5}
+    for points in re.findall('points="([^"]*)"', chart):
+        assert all(0 <= float(point.split(",")[1]) <= 400 for point in points.split())
+
+
+def test_a_run_without_held_out_pictures_has_no_such_part(run):
+    write_events(run, [start(), train(1000), train(2000)])
+    assert "Held-out pictures" not in report(run).text
+
+
+def test_what_training_costs_is_drawn(run):
+    gpu = {"cpu_rss": 3e9, "allocated": 4e9, "allocated_peak": 5e9, "reserved": 7e9}
+    averages = {"ema-0.999": 0.02, "ema-w0.050": 0.01}
+    lines = [train(i, memory=gpu, ema_distance=averages, loss_scale=1024.0) for i in (100, 200)]
+    write_events(run, [start(), *lines])
+    charts = charts_of(run)
+    assert [line[-1][1] for line in values_of(charts["Memory, GB"])] == [3, 7, 5, 4]
+    distances = values_of(charts["Distance of the averages, share of the weights"])
+    assert [line[-1][1] for line in distances] == [0.02, 0.01]
+    assert values_of(charts["Time per image, ms"])[0][0][1] == pytest.approx(1000 / 180.2, rel=1e-3)
+    assert values_of(charts["Waiting for data, % of the time"])[0][0][1] == 0.4
+    assert values_of(charts["Loss scale of fp16"])[0][0][1] == 1024
+
+
+def test_techniques_are_told_from_the_configuration_and_the_start():
+    rows = dict(techniques(CONFIGURATION, start(processes=2)))
+    assert rows == {
+        "Length": "10 minutes",
+        "Batch": "64 pictures a step, at most 16 at once",
+        "Processes": "2, ddp",
+        "Precision": "bf16",
+        "Optimiser": "muon (momentum 0.95), rate 0.001, weight decay 0.01, gradients clipped at 1",
+        "Learning rate": "trapezoid (warmup 3,200, cooldown 0.4)",
+        "Averages": "decay 0.999, power profiles of width 0.05, 0.1, a snapshot every 4,000 "
+        "pictures, in the CPU's memory",
+        "Gradient checkpointing": "blocks",
+        "Channels last": "innermost",
+        "Augmentation": "flip, edm 0.12",
+        "Pictures kept": "in memory",
+        "Held out": "60 pictures",
+        "Not used": "curriculum, compiled kernels",
+    }
+
+
+def test_a_gpu_says_what_it_does_with_float32():
+    gpu = start(machine={"gpu": "NVIDIA H100"})
+    assert dict(techniques(CONFIGURATION, gpu))["Precision"].endswith(
+        "TF32 for what stays in float32"
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["", "size =", "training = 3", "[training]\nbatch = 'x'\ncurriculum = 7", "[data]"]
+)
+def test_a_configuration_of_another_kind_costs_no_page(run, text):
+    (run / "run.toml").write_text(text)
+    assert "110,000 pictures seen" in report(run).text
+
+
+def test_every_technique_of_the_configuration_has_its_row():
+    config = RunConfig(
+        training=replace(
+            TrainingConfig(), compile=True, gradient_checkpointing="all", micro_batch=8
+        )
+    )
+    rows = dict(techniques(config.to_toml(), {}))
+    assert rows["Compiled kernels"] == "torch.compile"
+    assert rows["Gradient checkpointing"] == "all"
+    assert rows["Batch"] == "32 pictures a step, at most 8 at once"
+    assert rows["Optimiser"].startswith("adamw") and rows["Learning rate"].startswith("trapezoid")
+    assert rows["Averages"] == "decay 0.999"
 
 
 def test_charts_keep_spikes_when_they_drop_points():

@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from kao.errors import CheckpointError
 from kao.files import new_folder, writing
+from kao.shards import like
 
 FOLDER = "checkpoints"
 MODEL = "model"
 LOSS = "loss"
-_CARD, _STATE, _CONFIG = "card.json", "trainer.pt", "run.toml"
+_CARD, _STATE, _SHARDS, _CONFIG = "card.json", "trainer.pt", "trainer", "run.toml"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Checkpoint:
         ema-0.999.safetensors averaged weights, one file an average
         loss.safetensors      what the loss learned: training times, uncertainty; if it did
         trainer.pt            optimiser and progress; only for resuming, opened with weights_only
+        trainer/              what processes that shard the optimiser save of it, each its part
         card.json             versions, images seen, size and SHA-256 of each file above
 
     Drawing reads only .toml and .safetensors: no pickle is opened.
@@ -54,6 +56,7 @@ class Checkpoint:
         weights: Mapping[str, Mapping[str, Tensor]],
         state: Mapping[str, Any],
         card: Mapping[str, Any],
+        shared: Callable[[Path], None] | None = None,
     ) -> Self:
         """Write beside, bring to the disk, rename.
 
@@ -64,12 +67,15 @@ class Checkpoint:
             weights: Tensors by name, by kind: "model", "ema-0.999", ...
             state: What resuming needs; tensors, numbers, strings, lists and dicts only.
             card: Facts for a reader, JSON.
+            shared: Called first, with the folder for what several processes write together.
 
         Raises:
             OutputError: The disk is full or not writable; earlier checkpoints are untouched.
         """
         path = run / FOLDER / f"{images:09d}"
         with new_folder(path) as folder:
+            if shared is not None:
+                shared(folder / _SHARDS)
             (folder / _CONFIG).write_text(config, encoding="utf-8")
             for kind, tensors in weights.items():
                 packed = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
@@ -79,8 +85,12 @@ class Checkpoint:
             torch.save(dict(state), packed_state)
             (folder / _STATE).write_bytes(packed_state.getbuffer())
             files = {
-                file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)}
-                for file in sorted(folder.iterdir())
+                file.relative_to(folder).as_posix(): {
+                    "bytes": file.stat().st_size,
+                    "sha256": _sha256(file),
+                }
+                for file in sorted(folder.rglob("*"))
+                if file.is_file()
             }
             text = json.dumps({**card, "images": images, "files": files}, indent=2)
             (folder / _CARD).write_text(text, encoding="utf-8")
@@ -112,12 +122,12 @@ class Checkpoint:
         """What is wrong with it, as a sentence; None if every file is as it was written.
 
         Args:
-            training: Whether trainer.pt counts, which drawing does not open.
+            training: Whether trainer.pt and trainer/ count, which drawing does not open.
         """
         try:
             files = json.loads((self.path / _CARD).read_text(encoding="utf-8"))["files"]
             for name, facts in files.items():
-                if name == _STATE and not training:
+                if not training and (name == _STATE or name.startswith(f"{_SHARDS}/")):
                     continue
                 file = self.path / name
                 if file.stat().st_size != facts["bytes"]:
@@ -135,8 +145,13 @@ class Checkpoint:
 
     @property
     def averages(self) -> Sequence[str]:
-        """Kinds of averaged weights that it holds: "ema-0.999", ..."""
-        return sorted(file.stem for file in self.path.glob("ema-*.safetensors"))
+        """Kinds of averaged weights that it holds: "ema-0.999", "ema-w0.050", ...
+
+        The one to draw with, unless another is asked for, comes first: the optimiser's own
+        ("schedule-free"), or else the one of a fixed decay.
+        """
+        kinds = {file.stem for file in self.path.glob("*.safetensors")} - {MODEL, LOSS}
+        return sorted(kinds, key=lambda kind: (kind.startswith("ema-"), kind))
 
     @property
     def config(self) -> str:
@@ -174,21 +189,7 @@ class Checkpoint:
             CheckpointError: A weight is missing, left over or of another shape; the first
                 three are named.
         """
-        weights, wanted = self.weights(kind), module.state_dict()
-        problems = [f"{name} is missing" for name in wanted if name not in weights]
-        problems += [f"{name} is left over" for name in sorted(weights) if name not in wanted]
-        problems += [
-            f"{name} is {tuple(weights[name].shape)} where {tuple(wanted[name].shape)} is needed"
-            for name in wanted
-            if name in weights and weights[name].shape != wanted[name].shape
-        ]
-        if problems:
-            more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-            raise CheckpointError(
-                f"{self.path} does not fit the network of its run.toml: "
-                f"{'; '.join(problems[:3])}{more}. Check [network] and data.size there."
-            )
-        module.load_state_dict(weights)
+        fill(module, self.weights(kind), self.path)
 
     def state(self) -> dict[str, Any]:
         """What `write` was given for resuming.  Tensors and plain values only, never code.
@@ -200,6 +201,12 @@ class Checkpoint:
             return torch.load(self.path / _STATE, weights_only=True, map_location="cpu")
         except Exception as error:  # torch.load raises many kinds on damaged input
             raise CheckpointError(f"{self.path / _STATE} cannot be read ({error}).") from error
+
+    @property
+    def shards(self) -> Path | None:
+        """The folder of what several processes wrote together; None where one wrote it all."""
+        folder = self.path / _SHARDS
+        return folder if folder.is_dir() else None
 
     @classmethod
     def set_aside(cls, run: Path, *, newer_than: int) -> None:
@@ -232,6 +239,35 @@ class Checkpoint:
         for path in (*gone, *(run / FOLDER).glob(".*.partial")):  # also what a kill left
             with writing(path):
                 shutil.rmtree(path)
+
+
+def fill(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Copy weights into a module of the same shape.
+
+    Args:
+        module: Changed in place.
+        weights: Tensors by name.
+        path: Where they come from, for the message.
+
+    Raises:
+        CheckpointError: A weight is missing, left over or of another shape; the first three are
+            named.
+    """
+    wanted = module.state_dict()
+    problems = [f"{name} is missing" for name in wanted if name not in weights]
+    problems += [f"{name} is left over" for name in sorted(weights) if name not in wanted]
+    problems += [
+        f"{name} is {tuple(weights[name].shape)} where {tuple(wanted[name].shape)} is needed"
+        for name in wanted
+        if name in weights and weights[name].shape != wanted[name].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise CheckpointError(
+            f"{path} does not fit the network of its run.toml: "
+            f"{'; '.join(problems[:3])}{more}. Check [network] and data.size there."
+        )
+    module.load_state_dict({name: like(weights[name], value) for name, value in wanted.items()})
 
 
 def _sha256(file: Path) -> str:

@@ -3,26 +3,32 @@
 Nothing heavy is imported before a command runs: `kao --help` must answer at once.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
 import typer
 
 from kao import __version__
+from kao.cli.bench import bench
 from kao.cli.demo import demo
 from kao.cli.edit import edit_app
+from kao.cli.ema import ema
 from kao.cli.prepare import prepare
 from kao.cli.report import report
 from kao.cli.sample import sample
 from kao.cli.show import show
 from kao.cli.train import train
 from kao.cli.tune import tune_sampler
-from kao.errors import KaoError
+from kao.errors import ConfigError, KaoError
 
 TRACEBACK = "--traceback"
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C where there was nothing to save, as shells have it."""
+
+SHARED = ("train", "sample")
+"""Commands that several processes share; of any other each would do all and write over the rest."""
 
 app = typer.Typer(
     name="kao",
@@ -31,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, prepare, train, sample, show, report):
+for command in (demo, prepare, train, sample, show, report, ema, bench):
     app.command()(command)
 app.command("tune-sampler")(tune_sampler)
 app.add_typer(edit_app, name="edit")
@@ -45,6 +51,7 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: bool = typer.Option(
         False,
         "--version",
@@ -57,6 +64,12 @@ def options(
     ),
 ) -> None:
     """Learn to draw faces from a folder of pictures with denoising diffusion models."""
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes != "1" and context.invoked_subcommand not in SHARED:
+        raise ConfigError(
+            f"WORLD_SIZE = {processes}, but kao {context.invoked_subcommand} works in one process, "
+            f"and only {' and '.join(SHARED)} in several: start it without a launcher."
+        )
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -78,7 +91,10 @@ def run(arguments: Sequence[str]) -> int:
         if TRACEBACK in arguments:
             raise
         message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        print(f"kao: {' '.join(message.split())}", file=sys.stderr)
+        rank = os.environ.get("RANK", "0")
+        who = "kao" if rank in ("", "0") else f"kao (process {rank})"
+        # In one go, or the lines of several processes run into each other.
+        sys.stderr.write(f"{who}: {' '.join(message.split())}\n")
         return 2
     except (KeyboardInterrupt, typer.Abort):
         print("Stopped.", file=sys.stderr)

@@ -35,7 +35,12 @@ def sample(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Picture i of a seed is always the same.")] = 0,
-    weights: Annotated[str, typer.Option(help="ema (averaged) or model (raw).")] = "ema",
+    weights: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="ema (averaged), model (raw), or of kao ema: best, w0.10."
+        ),
+    ] = "ema",
     batch: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 64,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write PNGs here.")] = None,
     grid: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one PNG grid.")] = None,
@@ -50,21 +55,28 @@ def sample(
 
     Example: kao sample runs/mine --n 64 --seed 0 --steps 50 --out drawn/ --grid drawn.png
 
-    Without --out, --grid or --npz a grid goes into RUN/pictures/.
+    Without --out, --grid or --npz a grid goes into RUN/pictures/.  Started by torchrun, the
+    processes share the work, and the files are the same.
     """
     import torch
 
     from kao.cli.console import bar, say
     from kao.cli.outputs import Output, check_outputs
     from kao.files import save_npz
+    from kao.machine import device
+    from kao.processes import join
     from kao.runs import Run, draw
+    from kao.runs.averages import known_name
     from kao.runs.budgets import load_budget, outdated
     from kao.runs.run import PICTURES
     from kao.visualisation import grid as lay_out
     from kao.visualisation import save_picture, save_pictures
 
-    if weights not in ("ema", "model"):
-        raise ConfigError(f'--weights = "{weights}"; expected ema or model.')
+    if weights not in ("ema", "model") and not (known_name(weights) or weights.startswith("ema-")):
+        raise ConfigError(
+            f'--weights = "{weights}"; expected ema or model, or what kao ema made: best, or a '
+            f"width such as w0.10."
+        )
     if budget is not None and (sampler or steps or overrides):
         raise ConfigError(
             "--budget chooses sampler, grid and steps by itself: leave --sampler, --steps and "
@@ -84,20 +96,26 @@ def sample(
             say(note)
     else:
         config = sampling_changed(opened, overrides or [], sampler=sampler, steps=steps)
+    processes = join(device())
     denoiser = load_denoiser(opened, weights=weights)
 
     drawn: list[torch.Tensor] = []  # only what is needed in one piece
     count = 0
     with bar() as progress:
         task = progress.add_task("drawing", total=n, figures="")
-        for pictures in draw(denoiser, config, indices=range(n), seed=seed, batch=batch):
-            if out is not None:
-                names = [f"{count + i:06d}" for i in range(len(pictures))]
-                save_pictures(pictures, out, names=names)
+        indices = range(n)
+        for pictures in draw(
+            denoiser, config, indices=indices, seed=seed, batch=batch, processes=processes
+        ):
+            if out is not None:  # packing PNGs takes its time, so each process does its share
+                mine = processes.rows(len(pictures))
+                names = [f"{count + i:06d}" for i in range(mine.start, mine.stop)]
+                save_pictures(pictures[mine], out, names=names)
             count += len(pictures)
-            if grid is not None or npz is not None:
+            if processes.main and (grid is not None or npz is not None):
                 drawn.append(pictures)
             progress.update(task, advance=len(pictures))
+    processes.wait()
     if out is not None:
         say(f"{n} pictures in {out}")
     if not drawn:
@@ -137,10 +155,18 @@ def sampling_changed(
 
 
 def load_denoiser(run: "Run", *, weights: str = "ema") -> "Denoiser":
-    """The run's model, with a word on any damaged checkpoint that was passed over."""
+    """The run's model, with a word on damaged checkpoints passed over and averages left behind."""
     from kao.cli.console import say
+    from kao.runs.averages import facts_of, known_name, place
 
     checkpoint, damages = run.checkpoint()
     for damage in damages:
         say(f"{damage}: drawing with {checkpoint.path.name} instead.")
+    if made := known_name(weights):
+        images = facts_of(run.path, made).images
+        if images != checkpoint.images:
+            say(
+                f"{place(run.path, made)} is of {images:,} images, the newest checkpoint of "
+                f"{checkpoint.images:,}."
+            )
     return run.denoiser(checkpoint, weights=weights)

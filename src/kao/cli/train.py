@@ -9,10 +9,14 @@ import typer
 from kao.errors import ConfigError, KaoError
 
 if TYPE_CHECKING:
+    from kao.cli.console import Stop
     from kao.runs import Ask, Session
 
 
 _PARTS = 1000  # of a progress bar
+
+UNFINISHED = 75
+"""Exit code where a scheduler's signal ended a run that is to be started again: EX_TEMPFAIL."""
 
 
 def train(
@@ -34,6 +38,12 @@ def train(
         str | None, typer.Option(help="Train on so many images: 50000, 100k, 1M.")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Train so many steps.")] = None,
+    branch: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Begin a new run there with what --run has learned; change any key."
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the configuration and its cost; do nothing.")
     ] = False,
@@ -42,8 +52,9 @@ def train(
 
     Example: kao train my-faces/ faces-32 --run runs/mine --minutes 10 network.width=64
 
-    Without a recipe the one for this machine is taken and fitted to the pictures.  Ctrl-C or
-    SIGTERM finishes the step, saves and exits 0.
+    Without a recipe the one for this machine is taken and fitted to the pictures.  Ctrl-C
+    finishes the step, saves and exits 0.  SIGTERM and SIGUSR1 do the same and exit 75 (start me
+    again).  A second signal ends at once.
     """
     from kao.machine import device
     from kao.runs import Ask
@@ -55,7 +66,9 @@ def train(
     if (length := _length(minutes, images, steps)) is not None:
         flags["length"] = length
     path = run or Path("runs") / default_name(source or "run")
-    ask = Ask(run=path, source=source, recipe=recipe, overrides=overrides, flags=flags)
+    ask = Ask(
+        run=path, source=source, recipe=recipe, overrides=overrides, flags=flags, branch=branch
+    )
     if dry_run:
         _dry_run(ask)
         return
@@ -113,11 +126,14 @@ def _dry_run(ask: "Ask") -> None:
     from kao.machine import device
     from kao.runs import plan
     from kao.runs.cost import estimate
+    from kao.runs.planning import waiting
 
     config = plan(ask, device())
     print(config.to_toml())
     for line in estimate(config):
         print(f"# {line}")
+    if keys := waiting(ask, config):
+        print(f"# chosen for the time when the run starts and has measured it: {', '.join(keys)}")
 
 
 def train_loop(ask: "Ask", device: Any) -> "Session":
@@ -125,6 +141,7 @@ def train_loop(ask: "Ask", device: Any) -> "Session":
 
     Raises:
         KaoError: The run cannot start, or cannot go on; what was saved stays.
+        typer.Exit: SIGTERM or SIGUSR1 stopped it; what it has learned is saved.
     """
     from kao.cli.console import say
     from kao.runs import finish, open_session
@@ -148,20 +165,34 @@ def train_loop(ask: "Ask", device: Any) -> "Session":
             f"{session.config.training.precision}."
         )
     try:
-        _loop_behind_bar(session)
+        stop = _loop_behind_bar(session)
     except KaoError as error:
         finish(session, error)
         raise
-    reason = finish(session)
+    else:
+        reason = finish(session)
+    finally:
+        _say_notices(session)
     progress = trainer.progress
     say(
         f"{reason.capitalize()} at {progress.images:,} images after "
         f"{progress.seconds / 60:.1f} minutes. Draw with: kao sample {session.run.path}"
     )
+    evicted = trainer.processes.any(stop.evicted)  # the signal may have come to one of several
+    if evicted and reason == "interrupted":
+        raise typer.Exit(UNFINISHED)
     return session
 
 
-def _loop_behind_bar(session: "Session") -> None:
+def _say_notices(session: "Session") -> None:
+    from kao.cli.console import say
+
+    for line in session.notices.take():
+        say(line)
+
+
+def _loop_behind_bar(session: "Session") -> "Stop":
+    import math
     import time
 
     from kao.cli.console import bar, console, say, stopping_gently
@@ -171,15 +202,17 @@ def _loop_behind_bar(session: "Session") -> None:
     loss, shown, spoken = None, 0.0, time.perf_counter()
     started, first = time.perf_counter(), trainer.progress.images
     waited = 0.0
-    with stopping_gently(trainer), bar() as progress:
+    with stopping_gently(trainer) as stop, bar() as progress:
         task = progress.add_task(
             "training", total=_PARTS, completed=round(_PARTS * trainer.done), figures=""
         )
         for step in trainer.steps():
-            loss = step.loss if loss is None else 0.98 * loss + 0.02 * step.loss
+            _say_notices(session)
+            if math.isfinite(step.loss):  # one that is not was skipped
+                loss = step.loss if loss is None else 0.98 * loss + 0.02 * step.loss
             waited += step.waited
             now = time.perf_counter()
-            if now - shown < 0.5:
+            if now - shown < 0.5 or loss is None:
                 continue
             shown = now
             seconds = now - started
@@ -187,10 +220,11 @@ def _loop_behind_bar(session: "Session") -> None:
                 f"loss {loss:.4f}  "
                 f"{(trainer.progress.images - first) / seconds:.0f} images/s  "
                 f"data {100 * waited / seconds:.1f} %  "
-                f"{memory_in_use(trainer.accelerator.device) / 2**30:.1f} GB"
+                f"{memory_in_use(trainer.device) / 2**30:.1f} GB"
             )
             progress.update(task, completed=_PARTS * trainer.done, figures=figures)
             # Where no bar is drawn, a line now and then says that it is alive.
             if not console.is_terminal and now - spoken > 30:
                 spoken = now
                 say(f"{100 * trainer.done:.0f} %  {trainer.progress.images:,} images  {figures}")
+    return stop

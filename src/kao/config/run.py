@@ -1,13 +1,11 @@
 """The whole configuration of a run, and how it becomes objects."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import tomli_w
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 
 from kao.config.sections import (
     DataConfig,
@@ -20,9 +18,11 @@ from kao.config.sections import (
     component,
 )
 from kao.config.tree import dump
-from kao.data.loading import batches
+from kao.data.keeping import keep
+from kao.data.loading import Batch, batches
 from kao.data.prepare import MIN_SIZE
 from kao.data.prepared import PreparedSet
+from kao.data.split import held_out_count, split
 from kao.diffusion import (
     EDM,
     SCHEDULES,
@@ -42,8 +42,20 @@ from kao.diffusion.denoiser import determinant
 from kao.errors import ConfigError
 from kao.machine import check_precision
 from kao.networks import NETWORKS, UNetConfig
+from kao.networks.recompute import recompute
+from kao.processes import ALONE, Processes
 from kao.seeds import mixed_seed
-from kao.training import EMA, Hook, Length, OptimizerConfig, Trainer, warmed_decay
+from kao.training import (
+    Gradients,
+    Hook,
+    Length,
+    Objective,
+    OptimizerConfig,
+    Trainer,
+    check_spread,
+    spread,
+)
+from kao.training.optimizers import AdamW8bit
 
 CHANNELS = 3
 _WEIGHTS = 4
@@ -54,6 +66,8 @@ _SIGMA_DATA = 0.5
 _LOUDEST = 4.0
 """Largest standard deviation of what a network may be shown unscaled."""
 
+_INTERVALS = ("log", "samples", "checkpoints", "held_out")
+
 _BURST = 1e4
 """Largest factor by which a weight may multiply what the network is trained on."""
 
@@ -61,7 +75,19 @@ _BURST = 1e4
 class NetworkConfig(Protocol):
     """An entry of NETWORKS."""
 
-    def build(self, *, channels: int, size: int, outputs: int | None = None) -> torch.nn.Module:
+    @property
+    def multiple(self) -> int:
+        """What the side of every picture that it is shown must be a multiple of."""
+
+    def build(
+        self,
+        *,
+        channels: int,
+        size: int,
+        outputs: int | None = None,
+        coordinates: bool = False,
+        augmentations: int = 0,
+    ) -> torch.nn.Module:
         """The network for square pictures of `size` pixels; see `UNetConfig.build`."""
 
 
@@ -102,19 +128,24 @@ class RunConfig:
             raise ConfigError(f"data.size = {self.data.size}; expected {MIN_SIZE} pixels or more.")
         self.data.augment.check(self.data.size)
         self.optimizer.check()
+        if isinstance(self.optimizer.method, AdamW8bit) and self.training.parallel == "fsdp":
+            raise ConfigError(
+                'optimizer.method = "adamw8bit" keeps its moments whole, and training.parallel = '
+                '"fsdp" shards them: choose "adamw", or training.parallel = "ddp".'
+            )
         for name, value, least in (
             ("seed", self.seed, 0),
-            ("training.batch", self.training.batch, 1),
             ("hooks.pictures", self.hooks.pictures, 1),
             ("hooks.keep_last", self.hooks.keep_last, 1),
             ("hooks.keep_every", self.hooks.keep_every, 0),
             ("sampling.steps", self.sampling.steps, 1),
-            *((f"hooks.{n}", getattr(self.hooks, n), 1) for n in ("log", "samples", "checkpoints")),
+            ("data.held_out", self.data.held_out, 0),
+            *((f"hooks.{n}", getattr(self.hooks, n), 1) for n in _INTERVALS),
         ):
             if value != "auto" and value < least:
                 raise ConfigError(f"{name} = {value}; expected {least} or more.")
-        if not 0 <= self.ema.decay < 1:
-            raise ConfigError(f"ema.decay = {self.ema.decay}; expected 0 or more, below 1.")
+        if self.training.curriculum is not None:
+            self.training.curriculum.check(self.data.size, multiple=self.network.multiple)
         denoiser = self.build_denoiser("meta")
         _refuse_loud_inputs(denoiser)
         loss = self.loss.build(denoiser.schedule, seed=self.seed)
@@ -131,12 +162,15 @@ class RunConfig:
         Raises:
             ConfigError: Network, size, schedule and target do not fit together.
         """
+        curriculum = self.training.curriculum
         with torch.random.fork_rng(devices=[]), torch.device(device):
             torch.manual_seed(mixed_seed(_WEIGHTS, self.seed))
             network = self.network.build(
                 channels=CHANNELS,
                 size=self.data.size,
                 outputs=2 * CHANNELS if self.loss.bound > 0 else CHANNELS,
+                coordinates=curriculum is not None and curriculum.coordinates,
+                augmentations=self.data.augment.labels,
             )
         return Denoiser(
             network,
@@ -181,6 +215,9 @@ class RunConfig:
         prepared: PreparedSet,
         device: torch.device,
         hooks: Callable[["RunConfig"], list[Hook]] = lambda config: [],
+        *,
+        processes: Processes = ALONE,
+        reserve: Sequence[float] = (),
     ) -> Trainer:
         """The trainer, at the start of the run.
 
@@ -188,44 +225,79 @@ class RunConfig:
             prepared: The pictures, of data.size.
             device: Where to train.
             hooks: Makes the hooks.
+            processes: Which of several processes that train together this is.
+            reserve: Seconds that a call of each hook is expected to take: see `Trainer`.
 
         Raises:
-            ConfigError: Something does not fit together.
+            ConfigError: Something does not fit together, or not this device.
+            MissingExtraError: The optimiser needs a package that is not installed.
         """
-        if self.training.precision == "auto":
+        training = self.training
+        if training.precision == "auto":
             raise ConfigError("training.precision = 'auto' must be resolved before a run is built.")
-        check_precision(self.training.precision, device)
-        # Accelerate keeps one device and precision a process; this run may want others than the
-        # last.  Its precision is used for the loss scaler of fp16 alone, see `Trainer.autocast`.
-        AcceleratorState._reset_state(reset_partial_state=True)
-        accelerator = Accelerator(
-            cpu=device.type == "cpu",
-            mixed_precision="fp16" if self.training.precision == "fp16" else "no",
+        check_precision(training.precision, device)
+        check_spread(
+            training.parallel, processes, batch=training.batch, precision=training.precision
         )
-        denoiser = self.build_denoiser().to(accelerator.device)
-        loss = self.loss.build(denoiser.schedule, seed=self.seed).to(accelerator.device)
-        learned = [*denoiser.parameters(), *loss.parameters()]
-        optimizer = accelerator.prepare(self.optimizer.build(learned))
+        self.optimizer.check_on(device)
+        if device.type == "cuda":
+            torch.set_float32_matmul_precision("high" if training.tf32 else "highest")
+            torch.backends.cudnn.allow_tf32 = training.tf32
+
+        denoiser = self.build_denoiser().to(device)
+        loss = self.loss.build(denoiser.schedule, seed=self.seed).to(device)
+        recompute(denoiser.network, training.gradient_checkpointing)
+        if training.channels_last:
+            denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if training.compile:
+            denoiser.network.compile()
+        objective = Objective(denoiser, loss)
+        # Sharding replaces parameters, so it comes before whatever holds them.
+        module = spread(objective, training.parallel, processes, device)
+        optimizer = self.optimizer.build(objective.named_parameters())
+        scaler = torch.amp.GradScaler(device.type) if training.precision == "fp16" else None
+        gradients = Gradients(
+            objective,
+            module,
+            device=device,
+            precision=training.precision,
+            scaler=scaler,
+            seed=self.seed,
+            micro_batch=0 if training.micro_batch == "auto" else training.micro_batch,
+            channels_last=training.channels_last,
+            curriculum=training.curriculum,
+            processes=processes,
+        )
         return Trainer(
-            denoiser,
-            loss,
-            lambda images: batches(
-                prepared,
-                batch=self.training.batch,
-                seed=self.seed,
-                images=images,
-                augmentation=self.data.augment,
-            ),
+            gradients,
+            self._batches(prepared, device, processes),
             optimizer,
             rate=self.optimizer.rate,
             schedule=self.optimizer.schedule,
-            accelerator=accelerator,
-            precision=self.training.precision,
-            length=Length.parse(self.length, batch=self.training.batch),
-            ema={f"ema-{self.ema.decay:g}": EMA(denoiser, warmed_decay(self.ema.decay))},
+            length=Length.parse(self.length, batch=training.batch),
+            ema={**self.optimizer.averages(optimizer, denoiser), **self.ema.build(denoiser)},
             hooks=hooks(self),
             clip_norm=self.optimizer.clip_norm,
+            retries=training.retries,
+            reserve=reserve,
+        )
+
+    def _batches(
+        self, prepared: PreparedSet, device: torch.device, processes: Processes
+    ) -> Callable[[int], Iterator[Batch]]:
+        """From images seen to the batches that follow, of the pictures that are trained on."""
+        count = len(prepared)
+        train, _ = split(count, held_out_count(count, self.data.held_out))
+        pictures = keep(prepared, self.data.keep, device, processes=processes.world)
+        return lambda images: batches(
+            pictures,
+            batch=self.training.batch,
             seed=self.seed,
+            images=images,
+            augmentation=self.data.augment,
+            rows=processes.rows(self.training.batch),
+            indices=train,
+            device=device,
         )
 
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from torch import nn
+
 from kao.data.augment import AugmentConfig
 from kao.diffusion import (
     DDIM,
@@ -32,6 +34,16 @@ from kao.diffusion import (
 )
 from kao.errors import ConfigError
 from kao.metrics import feature_maps
+from kao.training import (
+    CURRICULA,
+    EMA,
+    PAIR,
+    Curriculum,
+    average_name,
+    check_width,
+    power_decay,
+    warmed_decay,
+)
 
 
 def component(registry: Mapping[str, Any], default: Any) -> Any:
@@ -49,6 +61,10 @@ class DataConfig:
         crop: "centre" square, whole picture "pad"ded, or "none": refuse what is not square.
         classes: First-level folders to take; empty takes all.
         fingerprint: Of the prepared pictures; filled in when a run starts.
+        held_out: Pictures that are never trained on, for the held-out loss; "auto": 2 %, at most
+            256, and none of fewer than 500.
+        keep: Where the pictures lie while training: on the "disk", in "memory", on the "device";
+            "auto": the last of these that has room.
         augment: What is done to each picture after loading.
     """
 
@@ -57,6 +73,8 @@ class DataConfig:
     crop: Literal["centre", "pad", "none"] = "centre"
     classes: tuple[str, ...] = ()
     fingerprint: str = ""
+    held_out: int | Literal["auto"] = "auto"
+    keep: Literal["auto", "disk", "memory", "device"] = "auto"
     augment: AugmentConfig = AugmentConfig()
 
 
@@ -147,26 +165,91 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class EMAConfig:
-    """[ema]: the running average of the weights that pictures are drawn with.
+    """[ema]: running averages of the weights; pictures are drawn with the first.
 
     Attributes:
         decay: Weight kept at each step, below 1; smaller in the first steps.
+        widths: Of averages with a power profile, tracked beside it: standard deviation of the
+            profile as a share of the run (sigma_rel of Karras et al. 2024a), 0.001 .. 0.2887.
+        snapshots: Images between snapshots of those averages, from which `kao ema` reconstructs
+            any width; 0 takes none, "auto" 24 over the run.  Widths 0.05 and 0.25 are tracked for
+            them where fewer than two are named.
+        offload: Keep the averages in the CPU's memory.
+
+    Raises:
+        ConfigError: A value is out of range, or a width is named twice.
     """
 
     decay: float = 0.999
+    widths: tuple[float, ...] = ()
+    snapshots: int | Literal["auto"] = 0
+    offload: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what is no decay and no width."""
+        if not 0 <= self.decay < 1:
+            raise ConfigError(f"ema.decay = {self.decay}; expected 0 or more, below 1.")
+        for width in self.widths:
+            check_width(width, name="ema.widths")
+        if len(set(self.widths)) < len(self.widths):
+            raise ConfigError(f"ema.widths = {list(self.widths)}; expected each width once.")
+        if self.snapshots != "auto" and self.snapshots < 0:
+            raise ConfigError(f"ema.snapshots = {self.snapshots}; expected 0 images or more.")
+
+    @property
+    def tracked(self) -> tuple[float, ...]:
+        """Widths of the averages that are tracked, those for snapshots included."""
+        enough = self.snapshots == 0 or len(self.widths) >= 2
+        return self.widths if enough else tuple(dict.fromkeys((*self.widths, *PAIR)))
+
+    def build(self, model: nn.Module) -> dict[str, EMA]:
+        """The averages by name, the one with the fixed decay first."""
+        rules = {f"ema-{self.decay:g}": warmed_decay(self.decay)}
+        rules |= {average_name(width): power_decay(width) for width in self.tracked}
+        return {name: EMA(model, rule, offload=self.offload) for name, rule in rules.items()}
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """[training].
+    """[training]: how the steps are computed; only `batch` and `curriculum` change what is learned.
 
     Attributes:
-        batch: Pictures in a step.
+        batch: Pictures in a step, over all processes.
         precision: What the network computes in; "auto" asks the hardware when a run starts.
+        micro_batch: Most pictures at once in a process, whose gradients are added up; "auto": all,
+            halved while memory runs out.
+        gradient_checkpointing: Recompute activations in the backward pass instead of keeping
+            them: of residual "blocks", or of "all" parts (Chen et al. 2016).
+        compile: Let torch.compile write kernels for the network; takes minutes at the start.
+        channels_last: Lay arrays out with their channels innermost.
+        tf32: Multiply float32 matrices in TF32 where a GPU can.
+        parallel: How several processes share the work: "ddp" keeps the model in each, "fsdp"
+            shards it over them.
+        curriculum: What of each picture a step looks at; "none": all of it.
+        retries: Steps in a row that may be skipped for a loss that is not finite.
+
+    Raises:
+        ConfigError: A number is out of range.
     """
 
     batch: int = 32
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    micro_batch: int | Literal["auto"] = "auto"
+    gradient_checkpointing: Literal["none", "blocks", "all"] = "none"
+    compile: bool = False
+    channels_last: bool = False
+    tf32: bool = True
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    curriculum: Curriculum | None = component(CURRICULA, None)
+    retries: int = 3
+
+    def __post_init__(self) -> None:
+        """Refuse counts that are none."""
+        for name in ("batch", "micro_batch", "retries"):
+            value = getattr(self, name)
+            if value != "auto" and value < (name != "retries"):
+                least = "0" if name == "retries" else "1"
+                raise ConfigError(f"training.{name} = {value}; expected {least} or more.")
 
 
 @dataclass(frozen=True)
@@ -243,12 +326,14 @@ class SamplingConfig:
 class HooksConfig:
     """[hooks]: what happens during a run, in images between two times.
 
-    "auto" spreads a fixed number over the run: 400 lines, 8 grids, 10 checkpoints.
+    "auto" spreads a fixed number over the run: 400 lines, 8 grids, 10 checkpoints, 40 held-out
+    losses.
 
     Attributes:
         log: Between lines of metrics.jsonl.
         samples: Between sample grids.
         checkpoints: Between checkpoints.
+        held_out: Between losses on pictures that are never trained on.
         pictures: In a sample grid.
         keep_last: Newest checkpoints that stay.
         keep_every: Images; the first checkpoint past each multiple stays too; 0 for none.
@@ -257,6 +342,7 @@ class HooksConfig:
     log: int | Literal["auto"] = "auto"
     samples: int | Literal["auto"] = "auto"
     checkpoints: int | Literal["auto"] = "auto"
+    held_out: int | Literal["auto"] = "auto"
     pictures: int = 64
     keep_last: int = 2
     keep_every: int = 0

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from kao.data.audit import Audit
 from kao.data.pictures import Crop
@@ -141,6 +143,22 @@ class PreparedSet:
 
     def __len__(self) -> int:
         return self.manifest.count
+
+    @property
+    def device(self) -> torch.device:
+        """Where `take` puts what it takes: the CPU."""
+        return torch.device("cpu")
+
+    def take(self, indices: Tensor) -> Tensor:
+        """Some of the pictures, copied from disk.
+
+        Args:
+            indices: int64, (B,), on the CPU.
+
+        Returns:
+            uint8, (B, 3, S, S), on the CPU.
+        """
+        return torch.from_numpy(np.ascontiguousarray(self.images[indices.numpy()]))
 
     def __reduce__(self) -> tuple[Callable[[Path], Self], tuple[Path]]:
         # Else a process that is handed the set would get a copy of all pixels.

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Literal
 
 from kao.reports.record import Point
 
@@ -35,12 +36,36 @@ class Line:
     style: str = "main"
 
 
+@dataclass(frozen=True)
+class Mark:
+    """Something that happened at a moment of the run.
+
+    Attributes:
+        images: Images seen.
+        kind: "resumed" is a dashed upright, "checkpoint" a tick at the foot, "spike" and "skipped"
+            are signs at the head.
+    """
+
+    images: float
+    kind: Literal["resumed", "checkpoint", "spike", "skipped"]
+
+
+_TICK = 0.04
+"""Height of a checkpoint's tick, as a share of the frame."""
+
+_SIGNS = {
+    "spike": "\N{BLACK DOWN-POINTING SMALL TRIANGLE}",
+    "skipped": "\N{MULTIPLICATION SIGN}",
+}
+_MOST_SIGNS = 200
+
+
 def line_chart(
     title: str,
     lines: Sequence[Line],
     *,
     logarithmic: bool = False,
-    marks: Sequence[float] = (),
+    marks: Sequence[Mark] = (),
     note: str = "",
 ) -> str:
     """A chart of values against images seen, as an HTML figure.
@@ -49,7 +74,7 @@ def line_chart(
         title: Heading of the chart; its line's name too, where one line alone is named.
         lines: Drawn in order, the first lowest.  Empty ones are left out.
         logarithmic: Whether values, then all positive, are spaced by their logarithm.
-        marks: Where dashed uprights go, in images seen.
+        marks: What happened on the way; of very many signs some are drawn.
         note: A sentence under the title.
 
     Returns:
@@ -75,7 +100,10 @@ def line_chart(
     y_ticks = _log_ticks(y_low, y_high) if logarithmic else _ticks(y_low, y_high, 4)
     x_ticks = _ticks(x_low, x_high, 7)
     parts = [_rule(up(y)) for y in y_ticks]
-    parts += [_upright(across(x)) for x in marks if x_low < x < x_high]
+    # A killed run may have been marked further on than any line reaches.
+    inside = [mark for mark in marks if x_low < mark.images <= x_high]
+    parts += [_upright(across(m.images), m.kind) for m in inside if m.kind not in _SIGNS]
+    signs = _affordable([mark for mark in inside if mark.kind in _SIGNS])
     parts += [_polyline(line, across, up) for line in lines]
     values = {
         "range": [x_low, x_high],
@@ -95,6 +123,7 @@ def line_chart(
             f'<span class="x" style="left:{100 * across(x):.2f}%">{short(x)}</span>'
             for x in x_ticks
         )
+        + "".join(_sign(across(mark.images), mark.kind) for mark in signs)
         + '<i class="cross" hidden></i></div></figure>'
     )
 
@@ -152,8 +181,8 @@ def _frame(lines: Sequence[Line], logarithmic: bool) -> tuple[float, float]:
     """The lowest and the highest value shown.
 
     A named line is shown whole; an unnamed one is raw and spiky, and the hundredth of its
-    values at either end may leave the frame.  Unless logarithmic, zero is the floor: every
-    value here is a rate, a norm or a size, and small changes should look small.
+    values at either end may leave the frame.  Unless logarithmic, zero is inside: every value
+    here is a rate, a size or a difference, and small changes should look small.
     """
     ends = []
     for line in lines:
@@ -164,7 +193,7 @@ def _frame(lines: Sequence[Line], logarithmic: bool) -> tuple[float, float]:
     if logarithmic:
         slack = max(high / low, 1.5) ** 0.06
         return low / slack, high * slack
-    return min(low, 0.0), 1.06 * high if high > 0 else 1.0
+    return 1.06 * min(low, 0.0), 1.06 * high if high > 0 else 1.0
 
 
 def _ticks(low: float, high: float, about: int) -> list[float]:
@@ -195,9 +224,18 @@ def _rule(height: float) -> str:
     return f'<line class="rule" x1="0" x2="{_WIDTH:g}" y1="{y}" y2="{y}"/>'
 
 
-def _upright(place: float) -> str:
-    x = f"{_WIDTH * place:.1f}"
-    return f'<line class="mark" x1="{x}" x2="{x}" y1="0" y2="{_HEIGHT:g}"/>'
+def _upright(place: float, kind: str) -> str:
+    x, top = f"{_WIDTH * place:.1f}", _HEIGHT * (1 - _TICK) if kind == "checkpoint" else 0.0
+    return f'<line class="mark {kind}" x1="{x}" x2="{x}" y1="{top:g}" y2="{_HEIGHT:g}"/>'
+
+
+def _sign(place: float, kind: str) -> str:
+    return f'<i class="sign {kind}" style="left:{100 * place:.2f}%">{_SIGNS[kind]}</i>'
+
+
+def _affordable(signs: Sequence[Mark]) -> Sequence[Mark]:
+    """As many as a page can carry, evenly spaced; of steps skipped one by one there may be many."""
+    return signs[:: len(signs) // _MOST_SIGNS + 1]
 
 
 def _legend(lines: Sequence[Line]) -> str:

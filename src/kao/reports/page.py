@@ -13,9 +13,12 @@ from typing import Any
 
 from kao.data.audit import Audit
 from kao.files import write_text
-from kao.reports.charts import Line, line_chart, short, smoothed
+from kao.reports.charts import short
+from kao.reports.curves import held_out_section, loss_section, training_section
 from kao.reports.inline import Inline, figure, figure_of_file, lighter, read_picture
-from kao.reports.record import BANDS, Event, Grid, RunRecord, Session, mapping
+from kao.reports.parts import section, table
+from kao.reports.record import Event, Grid, RunRecord, Session, mapping
+from kao.reports.techniques import techniques
 from kao.visualisation import spread
 
 _TIMELINE_GRIDS = 12
@@ -63,10 +66,12 @@ def page(record: RunRecord) -> str:
     )
     sections = (
         _newest_grid(record),
-        _loss(record),
+        loss_section(record),
+        held_out_section(record),
         _grids_over_time(record),
         _figures(record),
-        _training(record),
+        training_section(record),
+        _techniques(record),
         _data(record),
         _machine(record),
         _configuration(record),
@@ -85,11 +90,6 @@ def page(record: RunRecord) -> str:
 
 def _asset(name: str) -> str:
     return resources.files("kao.reports").joinpath(name).read_text(encoding="utf-8")
-
-
-def _section(title: str, body: str) -> str:
-    heading = f"<h2>{escape(title)}</h2>" if title else ""
-    return f"<section>{heading}{body}</section>" if body else ""
 
 
 # The head of the page
@@ -140,7 +140,7 @@ def _newest_grid(record: RunRecord) -> str:
     grid = record.grids[-1]
     weights = "averaged" if grid.path.stem.endswith("ema") else "raw"
     caption = f"Drawn by the {weights} weights after {grid.images:,} pictures."
-    return _section("", figure_of_file(grid.path, caption, enlarged=True))
+    return section("", figure_of_file(grid.path, caption, enlarged=True))
 
 
 def _grids_over_time(record: RunRecord) -> str:
@@ -149,10 +149,10 @@ def _grids_over_time(record: RunRecord) -> str:
         return ""
     frames = _affordable(record.grids)
     if not frames:
-        return _section(title, f"<p>The {count:,} grids do not fit here: see samples.</p>")
+        return section(title, f"<p>The {count:,} grids do not fit here: see samples.</p>")
     pictures = "".join(figure(image, f"{grid.images:,} pictures seen") for grid, image in frames)
     note = f"{len(frames)} of {count:,} grids; the others are in samples."
-    return _section(
+    return section(
         title,
         f'<div class="timeline"><div class="times">{pictures}</div><div class="scrubber">'
         '<input type="range" min="0" step="1" aria-label="Pictures seen"><output></output>'
@@ -189,79 +189,22 @@ def _figures(record: RunRecord) -> str:
         figure_of_file(path, _CAPTIONS.get(kind(path)) or re.sub("[-_]", " ", path.stem))
         for path in paths
     )
-    return _section("How it draws", f'<div class="figures">{pictures}</div>' if pictures else "")
-
-
-# Curves
-
-
-def _loss(record: RunRecord) -> str:
-    raw = record.curve("loss")
-    marks = _resumptions(record)
-    bands = [
-        Line(_band_name(band), smoothed(record.band(band)), f"band-{i}")
-        for i, band in enumerate(BANDS)
-    ]
-    charts = line_chart(
-        "All noise levels",
-        [Line("", raw, "faint"), Line("smoothed", smoothed(raw))],
-        logarithmic=True,
-        marks=marks,
-        note="Against pictures seen; faint as measured, strong smoothed."
-        + (" Dashed: training was resumed here." if marks else ""),
-    ) + line_chart(
-        "By noise level",
-        bands,
-        logarithmic=True,
-        marks=marks,
-        note="Bands of log-snr, the logarithm of signal power over noise power: "
-        "below \N{MINUS SIGN}4 a picture is all but noise, above 4 all but clean.",
-    )
-    return _section("Loss", f'<div class="charts whole">{charts}</div>' if charts else "")
-
-
-def _band_name(band: str) -> str:
-    return (
-        band.replace("..", " to ")
-        .replace("-", "\N{MINUS SIGN}")
-        .replace("<", "< ")
-        .replace(">", "> ")
-    )
-
-
-def _training(record: RunRecord) -> str:
-    norms, rates = record.curve("gradient_norm"), record.curve("images_per_second")
-    memory = [(images, size / 1e9) for images, size in record.curve("memory_bytes")]
-    waits = [(images, 100 * share) for images, share in record.curve("data_wait")]
-    charts = (
-        line_chart("Learning rate", [Line("now", record.curve("learning_rate"))])
-        + line_chart("Images per second", [Line("", rates, "faint"), Line("now", smoothed(rates))])
-        + line_chart(
-            "Gradient norm",
-            [Line("", norms, "faint"), Line("now", smoothed(norms))],
-            logarithmic=True,
-        )
-        + line_chart("Memory, GB", [Line("now", memory)])
-        + line_chart(
-            "Waiting for data, % of the time",
-            [Line("", waits, "faint"), Line("now", smoothed(waits))],
-        )
-    )
-    return _section("Training", f'<div class="charts">{charts}</div>' if charts else "")
-
-
-def _resumptions(record: RunRecord) -> list[float]:
-    return [float(session.start["images"]) for session in record.sessions[1:]]
+    return section("How it draws", f'<div class="figures">{pictures}</div>' if pictures else "")
 
 
 # Facts
+
+
+def _techniques(record: RunRecord) -> str:
+    rows = techniques(record.configuration, _start(record))
+    return section("How it was trained", table(rows))
 
 
 def _data(record: RunRecord) -> str:
     lines = "".join(f"<li>{escape(line)}</li>" for line in _audit(record.path / "audit.json"))
     caption = "Some of the pictures, drawn by lot; a red frame marks one that occurs twice."
     contact = figure_of_file(record.path / "contact.png", caption)
-    return _section("Data", (f"<ul>{lines}</ul>" if lines else "") + contact)
+    return section("Data", (f"<ul>{lines}</ul>" if lines else "") + contact)
 
 
 def _audit(path: Path) -> Sequence[str]:
@@ -283,12 +226,11 @@ def _machine(record: RunRecord) -> str:
         ("Processor", _counted(machine.get("cpu"), machine.get("cores"), "cores")),
         ("Memory", _counted(machine.get("memory_gb"), None, "", unit="GB")),
         ("GPU", machine.get("gpu")),
-        ("Precision", start.get("precision")),
         ("Parameters", _grouped(start.get("parameters"))),
         ("Operations a picture", _operations(start.get("flops"))),
         *versions.items(),
     ]
-    return _section("Machine and versions", _table(rows))
+    return section("Machine and versions", table(rows))
 
 
 def _counted(value: Any, count: Any, name: str, *, unit: str = "") -> str | None:
@@ -309,14 +251,14 @@ def _configuration(record: RunRecord) -> str:
     if not record.configuration:
         return ""
     text = escape(record.configuration.strip())
-    return _section(
+    return section(
         "Configuration", f"<details><summary>run.toml</summary><pre>{text}</pre></details>"
     )
 
 
 def _sessions(record: RunRecord) -> str:
     rows = [(_time(session.start), _stretch(session)) for session in record.sessions]
-    return _section("Sessions", _table(rows))
+    return section("Sessions", table(rows))
 
 
 def _stretch(session: Session) -> str:
@@ -342,12 +284,3 @@ def _time(event: Event) -> str:
 
 def _day(moment: datetime) -> str:
     return f"{moment.day} {moment:%b %Y, %H:%M} UTC"
-
-
-def _table(rows: Sequence[tuple[str, Any]]) -> str:
-    cells = "".join(
-        f'<tr><th scope="row">{escape(str(name))}</th><td>{escape(str(value))}</td></tr>'
-        for name, value in rows
-        if value is not None
-    )
-    return f"<table>{cells}</table>" if cells else ""

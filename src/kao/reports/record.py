@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class RunRecord:
         path: The run directory.
         configuration: The text of run.toml, or "".
         sessions: In order of time.
-        train: "train" events by images seen.  What a killed session did after the checkpoint
+        kept: Events of all kinds, in order.  What a killed session did after the checkpoint
             that the next one resumed from is left out: no weight remembers it.
         grids: Grids of the averaged weights, or of the raw ones where there are no others,
             by images seen.
@@ -65,7 +65,7 @@ class RunRecord:
     path: Path
     configuration: str
     sessions: Sequence[Session]
-    train: Sequence[Event]
+    kept: Sequence[Event]
     grids: Sequence[Grid]
 
     @classmethod
@@ -86,7 +86,7 @@ class RunRecord:
             path=path,
             configuration=_text(path / "run.toml"),
             sessions=_sessions(events),
-            train=_kept_steps(events),
+            kept=_kept(events),
             grids=_grids(path / "samples"),
         )
 
@@ -99,22 +99,40 @@ class RunRecord:
     def images(self) -> int:
         """Images seen when the run stopped, or at its last line."""
         last = self.sessions[-1].last if self.sessions else 0
-        return max([last, *(step["images"] for step in self.train[-1:])])
+        return max([last, *(step["images"] for step in self.of("train")[-1:])])
 
     @property
     def seconds(self) -> float:
         """Seconds of training up to the last line, all sessions together."""
         end = self.sessions[-1].end if self.sessions else None
-        timed = [*self.train, *([end] if end else [])]
+        timed = [*self.of("train"), *([end] if end else [])]
         return max((float(event.get("seconds", 0)) for event in timed), default=0.0)
 
-    def curve(self, key: str) -> list[Point]:
-        """The finite values of a "train" key, by images seen."""
-        return _finite((event["images"], event.get(key)) for event in self.train)
+    def of(self, kind: str) -> list[Event]:
+        """The events of a kind, by images seen."""
+        return sorted((e for e in self.kept if e["event"] == kind), key=lambda e: e["images"])
 
-    def band(self, name: str) -> list[Point]:
-        """The finite losses of one of `BANDS`, by images seen."""
-        return _finite((event["images"], mapping(event, "bands").get(name)) for event in self.train)
+    def curve(self, path: str, *, kind: str = "train") -> list[Point]:
+        """The finite values of a figure, by images seen.
+
+        Args:
+            path: Its name, with those of the tables it lies in: "loss", "bands/0..2".
+            kind: Of the events that hold it.
+        """
+        *tables, key = path.split("/")
+        points = []
+        for event in self.of(kind):
+            inner = event
+            for table in tables:
+                inner = mapping(inner, table)
+            value = inner.get(key)
+            if isinstance(value, int | float) and math.isfinite(value):
+                points.append((float(event["images"]), float(value)))
+        return points
+
+    def keys(self, table: str, *, kind: str = "train") -> list[str]:
+        """The names that a table of the events ever held, in the order in which they came."""
+        return list(dict.fromkeys(key for event in self.of(kind) for key in mapping(event, table)))
 
 
 def mapping(event: Event, key: str) -> Mapping[str, Any]:
@@ -137,17 +155,17 @@ def _sessions(events: Sequence[Event]) -> list[Session]:
             sessions.append(Session(event, None, event["images"]))
         elif sessions:
             end = event if event["event"] == "end" else sessions[-1].end
-            sessions[-1] = Session(sessions[-1].start, end, event["images"])
+            last = max(sessions[-1].last, event["images"])
+            sessions[-1] = Session(sessions[-1].start, end, last)
     return sessions
 
 
-def _kept_steps(events: Sequence[Event]) -> list[Event]:
+def _kept(events: Sequence[Event]) -> list[Event]:
     kept: list[Event] = []
     for event in events:
         if event["event"] == "start":
-            kept = [step for step in kept if step["images"] <= event["images"]]
-        elif event["event"] == "train":
-            kept.append(event)
+            kept = [past for past in kept if past["images"] <= event["images"]]
+        kept.append(event)
     return kept
 
 
@@ -157,9 +175,3 @@ def _grids(folder: Path) -> list[Grid]:
         if found := re.fullmatch(r"(\d+)-(ema|raw)", path.stem):
             kinds[found[2]].append(Grid(int(found[1]), path))
     return sorted(kinds["ema"] or kinds["raw"], key=lambda grid: grid.images)
-
-
-def _finite(pairs: Iterable[tuple[int, Any]]) -> list[Point]:
-    return [
-        (float(x), float(y)) for x, y in pairs if isinstance(y, int | float) and math.isfinite(y)
-    ]

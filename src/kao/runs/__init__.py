@@ -1,8 +1,10 @@
 """Runs: their directory, how they start and go on, what they draw."""
 
+from kao.runs.ask import Ask
 from kao.runs.library import sample, train
+from kao.runs.planning import Plan, configure, plan
 from kao.runs.run import Run, draw, guided, with_sampling
-from kao.runs.start import Ask, Plan, Session, configure, finish, open_session, plan
+from kao.runs.start import Session, finish, open_session
 
 __all__ = [
     "Ask",

@@ -3,18 +3,20 @@
 from kao.config import RunConfig
 from kao.config.run import CHANNELS
 from kao.networks.cost import activation_bytes, flops, parameters
+from kao.networks.recompute import recompute
+from kao.runs.timetable import COUNTS
+from kao.training import Length
+from kao.training.optimizers import AdamW8bit, Adan, Muon, ScheduleFree
 
 _BYTES = 4
-# Weights, gradients, two AdamW moments, one average.
-_COPIES = 5
 
 
 def estimate(config: RunConfig) -> list[str]:
-    """Parameters, operations and memory, a line each.
+    """Parameters, operations, memory and disk, a line each.
 
-    Memory is that of a float32 step: five copies of the weights (with gradients, both moments
-    of AdamW and the average) and what the forward pass keeps.  In bf16 the kept part is about
-    half of it.
+    Memory is that of a step: weights and gradients, what the optimiser remembers, the averages,
+    and what the forward pass of one piece of the batch keeps, with gradient checkpointing as it
+    is set.  In bf16 the kept part is about half of float32's.
 
     Args:
         config: Checked.
@@ -22,12 +24,72 @@ def estimate(config: RunConfig) -> list[str]:
     network = config.build_denoiser("meta").network
     shape = (CHANNELS, config.data.size, config.data.size)
     weights = parameters(network)
-    kept = activation_bytes(network, shape, batch=config.training.batch)
+    operations = flops(network, shape)
+    recompute(network, config.training.gradient_checkpointing)
+    pieces = config.training.micro_batch
+    at_once = config.training.batch if pieces == "auto" else min(pieces, config.training.batch)
+    kept = activation_bytes(network, shape, batch=at_once)
     if config.training.precision in ("bf16", "fp16"):
         kept //= 2
-    total = _COPIES * _BYTES * weights + kept
-    return [
+    copies = 2 + moments(config) + (0 if config.ema.offload else averages(config))
+    total = round(copies * _BYTES * weights) + kept
+    lines = [
         f"parameters: {weights:,}",
-        f"operations a picture, forward: {flops(network, shape) / 1e9:.2f} GFLOP",
-        f"memory of a step, estimated: {total / 2**20:,.0f} MB",
+        f"operations a picture, forward: {operations / 1e9:.2f} GFLOP",
+        f"memory of a step, estimated: {_megabytes(total)}"
+        + (f", {at_once} pictures at once" if at_once < config.training.batch else ""),
+        f"disk for a checkpoint: {_megabytes(checkpoint_bytes(config))}, of which "
+        f"{config.hooks.keep_last} stay",
     ]
+    if config.ema.snapshots:
+        count = _snapshots(config)
+        lines.append(
+            f"disk for {count} snapshots of the averages: "
+            f"{_megabytes(count * snapshot_bytes(config))}"
+        )
+    return lines
+
+
+def moments(config: RunConfig) -> float:
+    """Numbers that the optimiser remembers for each weight, in float32's."""
+    match config.optimizer.method:
+        case Adan():
+            return 4
+        case Muon():
+            return 1  # of what is not in matrices two, but that is little
+        case AdamW8bit():
+            return 0.5
+        case ScheduleFree():
+            return 2
+        case _:
+            return 2
+
+
+def averages(config: RunConfig) -> int:
+    """How many averages of the weights are kept."""
+    return 1 + len(config.ema.tracked)
+
+
+def checkpoint_bytes(config: RunConfig) -> int:
+    """Bytes of a checkpoint: weights, averages and what the optimiser remembers."""
+    weights = parameters(config.build_denoiser("meta").network)
+    shown = averages(config) + isinstance(config.optimizer.method, ScheduleFree)
+    return round(_BYTES * weights * (1 + shown + moments(config)))
+
+
+def snapshot_bytes(config: RunConfig) -> int:
+    """Bytes of one snapshot of the averages for later, which are kept in half precision."""
+    weights = parameters(config.build_denoiser("meta").network)
+    return _BYTES // 2 * weights * len(config.ema.tracked)
+
+
+def _snapshots(config: RunConfig) -> int:
+    every = config.ema.snapshots
+    if every == "auto":
+        return COUNTS["snapshots"]
+    images = Length.parse(config.length, batch=config.training.batch).images
+    return images // every if images else COUNTS["snapshots"]
+
+
+def _megabytes(count: float) -> str:
+    return f"{count / 2**20:,.0f} MB"

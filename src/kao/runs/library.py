@@ -9,8 +9,10 @@ from torch import Tensor
 
 from kao.errors import KaoError
 from kao.machine import device
+from kao.processes import join
+from kao.runs.ask import Ask
 from kao.runs.run import Run, draw
-from kao.runs.start import Ask, finish, open_session
+from kao.runs.start import Session, finish, open_session
 
 
 def train(
@@ -20,11 +22,13 @@ def train(
     recipe: str | None = None,
     length: str | None = None,
     overrides: Sequence[str] = (),
+    branch: str | Path | None = None,
 ) -> Run:
     """Train a model, or go on training it.
 
-    Warns of what was passed over or changed when a run goes on; a bar shows on a terminal while
-    pictures are prepared.  Ctrl-C keeps what the last checkpoint holds.
+    Warns of what was passed over or changed when a run goes on, and of what goes wrong without
+    ending it; a bar shows on a terminal while pictures are prepared.  Ctrl-C keeps what the last
+    checkpoint holds.
 
     Args:
         source: A folder or zip file of pictures, "hf:NAME" or "toy".
@@ -32,32 +36,53 @@ def train(
         recipe: Name or path; None takes the one for this machine.
         length: "10 minutes", "100k images", "1000 steps"; None leaves it to the recipe.
         overrides: Changes to the recipe, such as "network.width=64".
+        branch: Directory of a new run that begins with the weights of `run`, whose configuration
+            may differ, and leaves `run` alone.
+
+    Returns:
+        The run that was trained, which is the branch where there is one.
 
     Raises:
         KaoError: Something that the caller can mend; what was saved stays.
     """
     flags = {} if length is None else {"length": length}
     ask = Ask(
-        run=Path(run), source=str(source), recipe=recipe, overrides=tuple(overrides), flags=flags
+        run=Path(run),
+        source=str(source),
+        recipe=recipe,
+        overrides=tuple(overrides),
+        flags=flags,
+        branch=None if branch is None else Path(branch),
     )
     session = open_session(ask, device())
     for note in session.notes:
         warnings.warn(note, stacklevel=2)
     try:
         for _ in session.trainer.steps():
-            pass
+            _warn(session)
     except KaoError as error:
         finish(session, error)
         raise
     except KeyboardInterrupt:
         finish(session)
         raise
-    finish(session)
+    else:
+        finish(session)
+    finally:
+        _warn(session)
     return session.run
+
+
+def _warn(session: Session) -> None:
+    for line in session.notices.take():
+        warnings.warn(line, stacklevel=3)
 
 
 def sample(run: Run | str | Path, *, n: int = 16, seed: int = 0) -> Tensor:
     """Draw pictures with a run's averaged weights, as its [sampling] says.
+
+    In a program that a launcher started in several processes, all must call it: each draws its
+    share, and all get all pictures.
 
     Args:
         run: A run, or its directory.
@@ -71,4 +96,8 @@ def sample(run: Run | str | Path, *, n: int = 16, seed: int = 0) -> Tensor:
         CheckpointError: The run is missing or has no whole checkpoint.
     """
     opened = run if isinstance(run, Run) else Run.open(run)
-    return torch.cat(list(draw(opened.denoiser(), opened.drawing(), indices=range(n), seed=seed)))
+    processes = join(device())
+    drawn = draw(
+        opened.denoiser(), opened.drawing(), indices=range(n), seed=seed, processes=processes
+    )
+    return torch.cat(list(drawn))

@@ -9,13 +9,15 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from kao.checkpoints import FOLDER, LOSS, Checkpoint
+from kao.checkpoints import FOLDER, LOSS, Checkpoint, fill
 from kao.config import RunConfig, SamplingConfig, load_config
 from kao.config.run import CHANNELS
 from kao.diffusion import Ancestral, Denoise, Denoiser, Guided, Times, grids, sample, seeds_of
 from kao.errors import CheckpointError, ConfigError
 from kao.machine import device as best_device
 from kao.pixels import to_uint8
+from kao.processes import ALONE, Processes
+from kao.runs.averages import SavedAverage, known_name, place
 
 CONFIG = "run.toml"
 SAMPLES = "samples"
@@ -29,6 +31,8 @@ class Run:
         run.toml                 the full configuration, defaults included
         metrics.jsonl            one line an event
         checkpoints/000500000/   named by images seen; whole or absent
+        snapshots/000500000.safetensors        averages, for `kao ema`
+        averages/w0.100.safetensors            what `kao ema` made of them
         samples/000500000-ema.png, -raw.png    grids from the same noise from start to end
         pictures/                strips and animations made by `kao show`
         report.html
@@ -130,19 +134,25 @@ class Run:
 
         Args:
             checkpoint: Which; None takes the newest whole one.
-            weights: "ema" for the averaged weights, "model" for those being trained.
+            weights: "ema" for the averaged weights, "model" for those being trained; one of
+                several averages by its name, "ema-w0.050"; or one that `kao ema` made, "w0.10" or
+                "best".
             device: Where to put it; the accelerator if there is one.
 
         Raises:
-            CheckpointError: There is no whole checkpoint, or it does not fit run.toml.
+            CheckpointError: There is no whole checkpoint, it does not fit run.toml, or there are no
+                such weights.
         """
         if checkpoint is None:
             checkpoint, damages = self.checkpoint()
             for damage in damages:
                 warnings.warn(f"{damage}: taking {checkpoint.path.name} instead.", stacklevel=2)
         denoiser = load_config(checkpoint.config, str(checkpoint.path / CONFIG)).build_denoiser()
-        kind = checkpoint.averages[0] if weights == "ema" else weights
-        checkpoint.load_into(denoiser, kind)
+        if made := known_name(weights):
+            fill(denoiser, SavedAverage.load(self.path, made).tensors, place(self.path, made))
+        else:
+            kind = checkpoint.averages[0] if weights == "ema" else weights
+            checkpoint.load_into(denoiser, kind)
         return denoiser.to(device or best_device()).eval().requires_grad_(False)
 
 
@@ -244,8 +254,12 @@ def draw(
     seed: int = 0,
     batch: int = 64,
     worse: Denoiser | None = None,
+    processes: Processes = ALONE,
 ) -> Iterator[Tensor]:
     """Draw pictures, a batch at a time.
+
+    Several processes, which must then call this together, each draw their rows of `batch` times
+    as many, and all of them get all pictures.
 
     Args:
         denoiser: The model.
@@ -254,17 +268,22 @@ def draw(
         seed: 0 or more.
         batch: Pictures at a time.
         worse: From `load_worse`, by who draws more than once; None loads it where it is needed.
+        processes: Who shares the work.
 
     Yields:
-        uint8, (up to `batch`, 3, S, S), in the order of `indices`.
+        uint8, (up to `batch` a process, 3, S, S), on the CPU, in the order of `indices`.
 
     Raises:
         ConfigError: As `check_drawing`.
         CheckpointError: As `load_worse`.
     """
     times, denoise = config.times(denoiser.schedule), guided(denoiser, config, worse=worse)
+    batch *= processes.world
     for start in range(0, len(indices), batch):
-        seeds = seeds_of(seed, indices[start : start + batch])
+        here = indices[start : start + batch]
+        mine = here[processes.rows(len(here))]
+        # Who gets none draws one for company: sharded weights are fetched by all together.
+        seeds = seeds_of(seed, mine or here[:1])
         x = sample(
             denoise,
             config.sampling.sampler,
@@ -273,7 +292,7 @@ def draw(
             seeds=seeds,
             device=next(denoiser.parameters()).device,
         )
-        yield to_uint8(x).cpu()
+        yield processes.gather(to_uint8(x).cpu()[: len(mine)])
 
 
 def with_sampling(

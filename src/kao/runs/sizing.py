@@ -1,16 +1,21 @@
 """What a run leaves open until it starts, filled in from machine, pictures and clock."""
 
-import itertools
-import time
-from dataclasses import replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 
-from kao.config import RunConfig, Table, leaves
+from kao.config import RunConfig, Table, dump, leaves
+from kao.config.run import CHANNELS
 from kao.data.prepared import PreparedSet
+from kao.data.split import held_out_count
 from kao.machine import best_precision
 from kao.networks import UNetConfig
+from kao.networks.cost import flops
+from kao.processes import ALONE, Processes
+from kao.runs.probe import probe
+from kao.runs.scaling import Open, scaled
+from kao.runs.timetable import Costs, timetable, with_intervals
 from kao.training import Length
 
 SMALL_SET = 5_000
@@ -19,9 +24,24 @@ SMALL_SET = 5_000
 _ATTENDED = 16
 """Largest feature map, in pixels, that gets attention by itself: its cost grows with size^4."""
 
-_LINES, _GRIDS, _CHECKPOINTS = 400, 8, 10
-_RARE = 100
-"""Fewest steps between grids or checkpoints, so that a very short run still mostly trains."""
+_FINE = 64
+"""Largest size at which a GPU works on 2x2 pixels, as the finer network pays there."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration in which nothing is left open.
+
+    Attributes:
+        config: As it goes into run.toml.
+        notes: What was chosen and planned, for the user.
+        reserve: Seconds that a call of each hook is expected to take, by the names of
+            `timetable.COUNTS`; empty for a run in images, which looks at no clock.
+    """
+
+    config: RunConfig
+    notes: list[str]
+    reserve: Mapping[str, float]
 
 
 def default_recipe(device: torch.device, asked: Table) -> str:
@@ -35,18 +55,27 @@ def default_recipe(device: torch.device, asked: Table) -> str:
     return "faces-64" if isinstance(size, int) and size >= 48 else "faces-32"
 
 
-def fitted(config: RunConfig, asked: Table) -> RunConfig:
-    """Put the attention of a recipe that nobody named where this size has its small maps.
+def fitted(config: RunConfig, asked: Table, device: torch.device) -> RunConfig:
+    """Fit the network of a recipe that nobody named to size and machine.
+
+    A GPU has the operations to work on a finer picture, so its stem folds 2x2 pixels up to a size
+    of 64; attention goes where this size has its small maps.
 
     Args:
         config: Of the default recipe, at any size.
         asked: What the user did set, which stays.
+        device: Where it will train.
     """
     network = config.network
-    if not isinstance(network, UNetConfig) or "network.attention" in leaves(asked):
+    if not isinstance(network, UNetConfig):
         return config
-    maps = tuple(size for size in network.sizes(config.data.size)[-2:] if size <= _ATTENDED)
-    return replace(config, network=replace(network, attention=maps))
+    typed = leaves(asked)
+    if "network.stem" not in typed and device.type == "cuda" and config.data.size <= _FINE:
+        network = replace(network, stem=2)
+    if "network.attention" not in typed:
+        maps = tuple(size for size in network.sizes(config.data.size)[-2:] if size <= _ATTENDED)
+        network = replace(network, attention=maps)
+    return replace(config, network=network)
 
 
 def regularised(config: RunConfig, asked: Table, pictures: int) -> RunConfig:
@@ -67,6 +96,22 @@ def regularised(config: RunConfig, asked: Table, pictures: int) -> RunConfig:
     return replace(config, network=replace(network, dropout=0.1))
 
 
+def sized(config: RunConfig, asked: Table) -> RunConfig:
+    """Choose width, batch and rate of a recipe that nobody named for a length in images.
+
+    Args:
+        config: Of the default recipe.
+        asked: What the user did set, which stays.
+
+    Returns:
+        The configuration; as it was for a length in minutes, which needs a probe of the speed.
+    """
+    length = Length.parse(config.length, batch=config.training.batch)
+    if not length.images:
+        return config
+    return scaled(config, Open.of(config, asked), images=length.images, given="images")
+
+
 def with_precision(config: RunConfig, device: torch.device) -> RunConfig:
     """Replace precision "auto" by what the hardware does best."""
     if config.training.precision != "auto":
@@ -75,63 +120,67 @@ def with_precision(config: RunConfig, device: torch.device) -> RunConfig:
     return replace(config, training=training)
 
 
-def resolve(config: RunConfig, prepared: PreparedSet, device: torch.device) -> RunConfig:
+def resolve(
+    config: RunConfig,
+    prepared: PreparedSet,
+    device: torch.device,
+    *,
+    asked: Table | None = None,
+    processes: Processes = ALONE,
+) -> Resolved:
     """Replace every "auto" by a value, so that run.toml says what was run.
+
+    A run in minutes is probed once, for some seconds, unless nothing depends on it.
 
     Args:
         config: Checked.
         prepared: The pictures.
         device: Where it will train.
+        asked: What the user did set, where no recipe was named: the rest is chosen for the
+            budget.  None where one was: it stays as it is.
+        processes: Among which the run is shared.
     """
-    config = with_precision(config, device)
-    config = replace(config, data=replace(config.data, fingerprint=prepared.fingerprint))
-    hooks = config.hooks
-    if "auto" not in (hooks.log, hooks.samples, hooks.checkpoints):
-        return config
+    held_out = held_out_count(len(prepared), config.data.held_out)
+    data = replace(config.data, fingerprint=prepared.fingerprint, held_out=held_out)
+    config = replace(with_precision(config, device), data=data)
     length = Length.parse(config.length, batch=config.training.batch)
-    total = length.images or length.expected_images(images_per_second(config, prepared, device))
-    return with_intervals(config, total)
+    if length.images:
+        chosen = config if asked is None else sized(config, asked)
+        images = Length.parse(chosen.length, batch=chosen.training.batch).images
+        return Resolved(with_intervals(chosen, images), _choices(config, chosen), {})
+
+    if asked is None and not _open_intervals(config):
+        return Resolved(config, [], {})
+    # Measured in every process, decided in one: choices must not differ.
+    costs: Costs = processes.broadcast(probe(config, prepared, device, processes=processes))
+    chosen, costs = (config, costs) if asked is None else _sized_by(costs, config, asked)
+    resolved, plan = timetable(chosen, costs)
+    return Resolved(resolved, [*_choices(config, chosen), *plan.lines()], dict(costs.hooks))
 
 
-def with_intervals(config: RunConfig, images: int) -> RunConfig:
-    """Replace the intervals that are "auto" by shares of a run of so many images."""
+def _open_intervals(config: RunConfig) -> bool:
     hooks = config.hooks
-
-    def every(asked: int | Literal["auto"], times: int, *, least: int = 1) -> int:
-        """Images between two of `times` calls, with no fewer than `least` steps."""
-        return max(least * config.training.batch, images // times) if asked == "auto" else asked
-
-    return replace(
-        config,
-        hooks=replace(
-            hooks,
-            log=every(hooks.log, _LINES),
-            samples=every(hooks.samples, _GRIDS, least=_RARE),
-            checkpoints=every(hooks.checkpoints, _CHECKPOINTS, least=_RARE),
-        ),
-    )
+    every = (hooks.log, hooks.samples, hooks.checkpoints, hooks.held_out, config.ema.snapshots)
+    return "auto" in every
 
 
-def images_per_second(
-    config: RunConfig, prepared: PreparedSet, device: torch.device, *, seconds: float = 3.0
-) -> float:
-    """Probe the training speed on a model that is thrown away.
+def _sized_by(costs: Costs, config: RunConfig, asked: Table) -> tuple[RunConfig, Costs]:
+    """Width, batch and rate for a length in minutes, and the costs that follow."""
+    length = Length.parse(config.length, batch=config.training.batch)
+    images = length.expected_images(1 / costs.image)
+    chosen = scaled(config, Open.of(config, asked), images=images, given="time")
+    return chosen, costs.times(_operations(chosen) / _operations(config))
 
-    Args:
-        config: With its precision resolved.
-        prepared: The pictures.
-        device: Where to train.
-        seconds: About how long to measure, after two steps of warming up.
-    """
-    trainer = config.build(prepared, device)
-    stream = trainer.batches(0)
-    for batch in itertools.islice(stream, 2):
-        trainer.step(batch)
-    started, images = time.perf_counter(), 0
-    for batch in stream:
-        trainer.step(batch)
-        images += len(batch.images)
-        elapsed = time.perf_counter() - started
-        if elapsed > seconds:
-            return images / elapsed
-    raise AssertionError("the stream of batches has no end")
+
+def _operations(config: RunConfig) -> int:
+    shape = (CHANNELS, config.data.size, config.data.size)
+    return flops(config.build_denoiser("meta").network, shape)
+
+
+def _choices(before: RunConfig, after: RunConfig) -> list[str]:
+    """One sentence on what was chosen for the budget; none where nothing was."""
+    old, new = leaves(dump(before)), leaves(dump(after))
+    told = [f"{key} = {value}" for key, value in new.items() if old.get(key) != value]
+    if not told:
+        return []
+    return [f"Chosen for {after.length} on this machine: {', '.join(told)}."]

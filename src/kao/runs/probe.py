@@ -1,0 +1,86 @@
+"""What a run's parts cost on this machine, measured on a model that is thrown away."""
+
+import itertools
+import time
+from dataclasses import replace
+
+import torch
+
+from kao.config import RunConfig
+from kao.data.prepared import PreparedSet
+from kao.processes import ALONE, Processes
+from kao.runs.cost import checkpoint_bytes, snapshot_bytes
+from kao.runs.held_out import images_a_call
+from kao.runs.run import draw, load_worse
+from kao.runs.timetable import COUNTS, Costs
+from kao.training import Length, Trainer
+
+_DISK = 100e6
+"""Bytes a second that are written, flushed and hashed: what a slow disk does."""
+
+_STEPS = 2
+"""Of the grid that is drawn; its time is multiplied up to the steps of a whole one."""
+
+
+def probe(
+    config: RunConfig,
+    prepared: PreparedSet,
+    device: torch.device,
+    *,
+    processes: Processes = ALONE,
+    seconds: float = 3.0,
+) -> Costs:
+    """Train a little, draw a little.
+
+    Args:
+        config: Of a run in minutes, with its precision resolved.
+        prepared: The pictures.
+        device: Where to train.
+        processes: Which of several that train together this is; all probe together.
+        seconds: About how long to train, after two steps of warming up.
+    """
+    trainer = config.build(prepared, device, processes=processes)
+    image = _seconds_an_image(trainer, seconds)
+    budget = 60 * Length.parse(config.length, batch=config.training.batch).minutes
+    hooks = {
+        "samples": _seconds_a_grid(trainer, config),
+        "checkpoints": checkpoint_bytes(config) / _DISK,
+    }
+    if config.data.held_out != 0:
+        hooks["held_out"] = image * images_a_call(round(budget / image / COUNTS["held_out"]))
+    if config.ema.snapshots != 0:
+        hooks["snapshots"] = snapshot_bytes(config) / _DISK
+    return Costs(image, hooks)
+
+
+def _seconds_an_image(trainer: Trainer, seconds: float) -> float:
+    stream = trainer.batches(0)
+    for batch in itertools.islice(stream, 2):
+        trainer.step(batch)
+    started, images = time.perf_counter(), 0
+    for batch in stream:
+        trainer.step(batch)
+        images += batch.count
+        elapsed = time.perf_counter() - started
+        # All must agree on when to stop, or one waits for the others' gradients.
+        if trainer.processes.any(elapsed > seconds):
+            return elapsed / images
+    raise AssertionError("the stream of batches has no end")
+
+
+def _seconds_a_grid(trainer: Trainer, config: RunConfig) -> float:
+    """What drawing with the raw weights and with their average takes."""
+    config = config.with_learned_grid(trainer.loss.times.knots())
+    worse = load_worse(config, device=trainer.device)
+    steps = config.sampling.steps
+    short = replace(config, sampling=replace(config.sampling, steps=min(steps, _STEPS)))
+    trainer.denoiser.eval()
+
+    def drawn(pictures: int) -> float:
+        started = time.perf_counter()
+        with torch.no_grad(), trainer.gradients.autocast():
+            list(draw(trainer.denoiser, short, indices=range(pictures), worse=worse))
+        return time.perf_counter() - started
+
+    drawn(1)
+    return 2 * drawn(config.hooks.pictures) * steps / short.sampling.steps

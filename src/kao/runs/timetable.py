@@ -1,0 +1,195 @@
+"""What a run will do when: how often it logs, measures, saves and draws, and what that costs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from kao.config import RunConfig
+from kao.runs.held_out import LEAST_INTERVAL
+from kao.training import Length
+
+COUNTS = {"log": 400, "samples": 8, "checkpoints": 10, "held_out": 40, "snapshots": 24}
+"""How often each hook is called over a run whose intervals are "auto", its end included."""
+
+_SHARES = {"samples": 0.025, "checkpoints": 0.005, "snapshots": 0.005}
+"""Largest shares of a run in minutes that the calls of a hook may take; the last call of each,
+at the end, is made in any case.  Held-out losses choose their pairs so as to stay cheap."""
+
+_RARE = 100
+"""Fewest steps between calls that take long, so that a very short run still mostly trains."""
+
+_WORDS = {
+    "samples": ("sample grid", "sample grids"),
+    "held_out": ("held-out loss", "held-out losses"),
+    "checkpoints": ("checkpoint", "checkpoints"),
+    "snapshots": ("snapshot", "snapshots"),
+}
+_MUCH = 0.1
+"""Share of the time past which hooks are worth a word of advice."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a run's parts take on this machine, in seconds.
+
+    Attributes:
+        image: Training on one image.
+        hooks: One call of each hook, by the names of `COUNTS`; without a name: nothing to speak of.
+    """
+
+    image: float
+    hooks: Mapping[str, float]
+
+    def times(self, factor: float) -> "Costs":
+        """Those of a network that takes `factor` times the operations; saving stays as it is."""
+        saving = ("checkpoints", "snapshots")
+        hooks = {
+            name: seconds * (1 if name in saving else factor)
+            for name, seconds in self.hooks.items()
+        }
+        return Costs(self.image * factor, hooks)
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """The plan of a run in minutes.
+
+    Attributes:
+        minutes: The whole run.
+        images: Expected, over all of it.
+        falls: Share of the run after which the learning rate falls; 1: it does not.
+        calls: How often each hook is called, the end included.
+        costs: What each call takes.
+    """
+
+    minutes: float
+    images: int
+    falls: float
+    calls: Mapping[str, int]
+    costs: Costs
+
+    @property
+    def share(self) -> float:
+        """Of the time that hooks take, 0..1."""
+        spent = sum(n * self.costs.hooks.get(name, 0.0) for name, n in self.calls.items())
+        return min(1.0, spent / (60 * self.minutes))
+
+    def lines(self) -> list[str]:
+        """The plan, for the user."""
+        falls = ""
+        if self.falls < 1:
+            falls = f"; the learning rate falls from minute {self.falls * self.minutes:.3g} on"
+        told = [
+            f"{self.calls[name]} {words[self.calls[name] > 1]}{self._each(name)}"
+            for name, words in _WORDS.items()
+            if name in self.calls
+        ]
+        speed = 1 / self.costs.image
+        lines = [
+            f"Planned: about {self.images:,} images at {speed:,.0f} a second{falls}.",
+            f"{_listed(told)} take {100 * self.share:.2g} % of the time.",
+        ]
+        if self.share > _MUCH:
+            lines.append(
+                "That is much: a longer run, fewer hooks.pictures or sampling.steps, or larger "
+                "intervals in [hooks] leave more of it for training."
+            )
+        return lines
+
+    def _each(self, name: str) -> str:
+        seconds = self.costs.hooks.get(name, 0.0)
+        if seconds < 0.1:
+            return ""
+        return f" ({seconds:.2g} s{' each' if self.calls[name] > 1 else ''})"
+
+
+def timetable(config: RunConfig, costs: Costs) -> tuple[RunConfig, Timetable]:
+    """Fill in the intervals of a run in minutes, so that hooks take a small share of its time.
+
+    Args:
+        config: Of a run in minutes; what is not "auto" in it stays.
+        costs: Measured on this machine.
+
+    Returns:
+        The configuration without "auto" intervals, and the plan that follows.
+    """
+    length = Length.parse(config.length, batch=config.training.batch)
+    budget = 60 * length.minutes
+    calls = {
+        name: _affordable(most, budget * _SHARES.get(name, 1.0), costs.hooks.get(name, 0.0))
+        for name, most in COUNTS.items()
+    }
+    spent = sum(n * costs.hooks.get(name, 0.0) for name, n in calls.items())
+    images = max(1, round((budget - min(spent, budget)) / costs.image))
+    config = with_intervals(config, images, calls=calls)
+
+    # The intervals that were asked for, and the least ones, decide how it comes out.
+    calls = {name: max(1, images // every) for name, every in intervals(config).items() if every}
+    spent = sum(n * costs.hooks.get(name, 0.0) for name, n in calls.items())
+    images = max(1, round((budget - min(spent, budget)) / costs.image))
+    return config, Timetable(length.minutes, images, _falls(config, images), calls, costs)
+
+
+def with_intervals(
+    config: RunConfig, images: int, *, calls: Mapping[str, int] = COUNTS
+) -> RunConfig:
+    """Replace the intervals that are "auto" by shares of a run of so many images.
+
+    Args:
+        config: Of the run.
+        images: That the whole run will see.
+        calls: How often each hook should be called, by the names of `COUNTS`.
+    """
+    hooks = config.hooks
+
+    def every(asked: int | Literal["auto"], name: str, *, least: int = _RARE) -> int:
+        """Images between two calls, with no fewer than `least` steps."""
+        if asked != "auto":
+            return asked
+        return max(least * config.training.batch, images // calls[name])
+
+    return replace(
+        config,
+        hooks=replace(
+            hooks,
+            log=every(hooks.log, "log", least=1),
+            samples=every(hooks.samples, "samples"),
+            checkpoints=every(hooks.checkpoints, "checkpoints"),
+            held_out=every(
+                hooks.held_out, "held_out", least=-(-LEAST_INTERVAL // config.training.batch)
+            ),
+        ),
+        ema=replace(config.ema, snapshots=every(config.ema.snapshots, "snapshots", least=1)),
+    )
+
+
+def intervals(config: RunConfig) -> dict[str, int]:
+    """Images between two calls of each hook, by the names of `COUNTS`; 0 where there is none.
+
+    Args:
+        config: Without "auto" in its intervals.
+    """
+    hooks = config.hooks
+    return {
+        "log": int(hooks.log),
+        "samples": int(hooks.samples),
+        "checkpoints": int(hooks.checkpoints),
+        "held_out": 0 if config.data.held_out == 0 else int(hooks.held_out),
+        "snapshots": int(config.ema.snapshots),
+    }
+
+
+def _affordable(most: int, seconds: float, each: float) -> int:
+    return most if each <= 0 else max(1, min(most, int(seconds / each)))
+
+
+def _falls(config: RunConfig, images: int) -> float:
+    """Share of the run after which the learning rate only falls; 1 if it does not."""
+    shares = [config.optimizer.schedule(k * images // 100, k / 100) for k in range(101)]
+    peak = max(shares)
+    last = max(k for k, share in enumerate(shares) if share > peak - 1e-6)
+    return last / 100
+
+
+def _listed(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

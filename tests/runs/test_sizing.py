@@ -1,0 +1,186 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from kao.config import Request, RunConfig, dump
+from kao.runs import sizing
+from kao.runs.ask import Ask
+from kao.runs.planning import plan, waiting
+from kao.runs.sizing import default_recipe, fitted, regularised, resolve, sized
+from kao.runs.timetable import Costs
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def recipe(name="faces-32", *words, **flags):
+    return Request.of(name, words, flags).over(dump(RunConfig()))
+
+
+@pytest.fixture
+def probed(monkeypatch):
+    """The probe measures what the test says: seconds an image."""
+
+    def set_(image, **hooks):
+        monkeypatch.setattr(sizing, "probe", lambda *a, **k: Costs(image, hooks))
+
+    return set_
+
+
+def small(tiny, *words, length):
+    return recipe("toy-32", *tiny, "data.size=8", *words, length=length)
+
+
+# --- without a probe ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("device", "size", "name"),
+    [
+        (CPU, None, "faces-32"),
+        (CUDA, None, "faces-64"),
+        (CUDA, 32, "faces-32"),
+        (CPU, 64, "faces-64"),
+    ],
+)
+def test_the_recipe_follows_from_size_and_machine(device, size, name):
+    assert default_recipe(device, {"data": {"size": size}} if size else {}) == name
+
+
+@pytest.mark.parametrize(
+    ("device", "name", "stem"),
+    [(CPU, "faces-32", 2), (CUDA, "faces-32", 2), (CPU, "faces-64", 4), (CUDA, "faces-64", 2)],
+)
+def test_the_stem_follows_from_size_and_machine(device, name, stem):
+    config = fitted(recipe(name), {}, device)
+    assert config.network.stem == stem
+    config.network.check(config.data.size)
+
+
+def test_a_stem_that_was_asked_for_stays():
+    asked = {"network": {"stem": 4}}
+    assert fitted(recipe("faces-64"), asked, CUDA).network.stem == 4
+
+
+def test_few_pictures_bring_dropout():
+    assert regularised(recipe(), {}, 4_999).network.dropout == 0.1
+    assert regularised(recipe(), {}, 5_000).network.dropout == 0
+    assert regularised(recipe(), {"network": {"dropout": 0.0}}, 10).network.dropout == 0
+
+
+def test_a_length_in_images_is_sized_without_a_probe():
+    wide = sized(recipe(length="1.6M images"), {})
+    assert wide.network.width > recipe().network.width
+    assert wide.training.batch > recipe().training.batch
+
+
+def test_a_length_in_minutes_waits_for_the_probe():
+    assert sized(recipe(length="60 minutes"), {}) == recipe(length="60 minutes")
+
+
+def test_a_dry_run_shows_what_is_chosen_for_a_length_in_images(tmp_path):
+    def width(name):
+        ask = Ask(tmp_path / "run", source="toy:8", recipe=name, flags={"length": "1.6M images"})
+        return plan(ask, CPU).network.width
+
+    assert width(None) > width("faces-32") == recipe().network.width
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "keys"),
+    [
+        (None, "60 minutes", ["network.width", "optimizer.rate"]),
+        (None, "100k images", []),
+        ("faces-32", "60 minutes", []),
+    ],
+)
+def test_a_dry_run_says_what_waits_for_the_probe(tmp_path, name, length, keys):
+    words = ("training.batch=8",)
+    ask = Ask(
+        tmp_path / "r", source="toy:8", recipe=name, overrides=words, flags={"length": length}
+    )
+    assert waiting(ask, plan(ask, CPU)) == keys
+
+
+# --- with one -----------------------------------------------------------------------------------
+
+
+def test_a_named_recipe_stays_as_it_is(tiny, tiny_set, probed):
+    probed(1e-4)
+    config = small(tiny, length="60 minutes")
+    resolved = resolve(config, tiny_set, CPU)
+    assert resolved.config.network == config.network
+    assert resolved.config.training == config.training
+    assert resolved.config.optimizer == config.optimizer
+    assert not any(note.startswith("Chosen") for note in resolved.notes)
+
+
+def test_a_fast_machine_gets_a_wider_network_and_says_so(tiny_set, probed):
+    config = recipe("faces-32", "training.precision=fp32", length="60 minutes")
+    chosen = {}
+    for speed in (160, 16_000):
+        probed(1 / speed, samples=1.0)
+        resolved = resolve(config, tiny_set, CPU, asked={})
+        chosen[speed] = resolved.config.network.width, resolved.config.training.batch
+        told = resolved.notes[0]
+        assert told.startswith("Chosen for 60 minutes on this machine: ")
+        assert f"network.width = {chosen[speed][0]}" in told
+    (slow, few), (fast, many) = chosen.values()
+    assert fast > slow > config.network.width
+    assert many >= few > config.training.batch
+
+
+def test_what_was_asked_for_stays_whatever_the_machine(tiny_set, probed):
+    probed(1e-4)
+    config = recipe("faces-32", "network.width=32", "training.batch=16", length="60 minutes")
+    asked = {"network": {"width": 32}, "training": {"batch": 16}, "optimizer": {"rate": 1e-3}}
+    resolved = resolve(config, tiny_set, CPU, asked=asked)
+    assert (resolved.config.network.width, resolved.config.training.batch) == (32, 16)
+    assert resolved.config.optimizer == config.optimizer
+
+
+def test_a_wider_network_is_planned_with_its_own_speed(tiny_set, probed):
+    probed(1 / 16_000, samples=1.0, checkpoints=0.5)
+    config = recipe(length="60 minutes")
+    resolved = resolve(config, tiny_set, CPU, asked={})
+    assert resolved.reserve["samples"] > 2.0
+    assert resolved.reserve["checkpoints"] == 0.5
+
+
+def test_nothing_is_left_open(tiny, tiny_set, probed):
+    probed(0.01)
+    for length in ("10 minutes", "400 images"):
+        words = ("training.precision=auto", "ema.snapshots=auto")
+        resolved = resolve(small(tiny, *words, length=length), tiny_set, CPU).config
+        assert resolved.data.fingerprint == tiny_set.fingerprint
+        assert resolved.data.held_out == 0
+        open_ = {"training": "micro_batch", "data": "keep"}  # what follows from the moment
+        for section, table in dump(resolved).items():
+            if isinstance(table, dict):
+                left = [key for key, value in table.items() if value == "auto"]
+                assert left == ([open_[section]] if section in open_ else [])
+
+
+def test_nothing_is_probed_where_nothing_depends_on_it(tiny, tiny_set, monkeypatch):
+    monkeypatch.setattr(sizing, "probe", None)
+    words = [f"hooks.{name}=100" for name in ("log", "samples", "checkpoints", "held_out")]
+    timed = resolve(small(tiny, *words, length="10 minutes"), tiny_set, CPU)
+    counted = resolve(small(tiny, length="400 images"), tiny_set, CPU, asked={})
+    assert (timed.notes, timed.reserve, counted.reserve) == ([], {}, {})
+
+
+def test_the_plan_of_a_run_in_minutes_is_told(tiny, tiny_set, probed):
+    probed(0.01, samples=0.5)
+    resolved = resolve(small(tiny, length="10 minutes"), tiny_set, CPU)
+    assert resolved.notes[0].startswith("Planned: about ")
+    assert resolved.reserve == {"samples": 0.5}
+
+
+def test_a_probe_measures_every_part(tiny, tiny_set):
+    from kao.runs.probe import probe
+
+    config = small(tiny, "ema.snapshots=auto", "data.held_out=4", length="10 minutes")
+    costs = probe(replace(config), tiny_set, CPU, seconds=0.05)
+    assert costs.image > 0
+    assert set(costs.hooks) == {"samples", "checkpoints", "held_out", "snapshots"}
+    assert all(seconds > 0 for seconds in costs.hooks.values())
