@@ -176,10 +176,25 @@ def test_another_c_library_is_left_alone(monkeypatch):
 # --- speed --------------------------------------------------------------------------------------
 
 
-def test_the_peak_counts_two_operations_a_product_of_the_fastest_repeat(monkeypatch):
-    clock = iter([0.0, 1.0, 10.0, 14.0, 20.0, 22.0, 30.0, 35.0])  # the first warms up; 4, 2, 5
-    monkeypatch.setattr(machine.time, "perf_counter", lambda: next(clock))
-    assert machine.peak_flops(CPU, torch.float32, repeats=3) == 2 * 1536**3 / 2
+@pytest.mark.parametrize(
+    ("product", "convolution", "operations", "seconds"),
+    # Warming up, then the repeats.
+    [
+        ((1, 4, 2, 5), (1, 9, 9, 9), 2 * 1024**3, 2),
+        ((1, 9, 9, 9), (1, 5, 6, 4), 2 * (4 * 32 * 32) * 128 * (128 * 3 * 3), 4),
+    ],
+)
+def test_the_peak_is_of_the_fastest_repeat_of_the_faster_operation(
+    product, convolution, operations, seconds, monkeypatch
+):
+    def clock():
+        for taken in (*product, *convolution):
+            yield 0.0
+            yield float(taken)
+
+    ticks = clock()
+    monkeypatch.setattr(machine.time, "perf_counter", lambda: next(ticks))
+    assert machine.peak_flops(CPU, torch.float32, repeats=3) == operations / seconds
 
 
 def test_tf32_is_allowed_and_forbidden():

@@ -4,12 +4,15 @@ import ctypes
 import os
 import platform
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import psutil
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from kao.errors import ConfigError
 
@@ -142,30 +145,43 @@ def keep_freed_memory() -> bool:
     return bool(libc.mallopt(-3, 32 * 2**20)) and bool(libc.mallopt(-1, -1))
 
 
-def peak_flops(on: torch.device, dtype: torch.dtype, *, repeats: int = 5) -> float:
-    """Operations a second of one large matrix product, as measured: the most to hope for here.
+def peak_flops(on: torch.device, dtype: torch.dtype, *, repeats: int = 10) -> float:
+    """Operations a second of the faster of a large matrix product and a large convolution.
 
-    On as many cores as torch uses, and for float32 on CUDA with or without TF32 as it is set.
+    The most that a network may hope for here.  Both are tried, since some CPUs multiply float32
+    matrices at a third of the speed at which they convolve.  On as many cores as torch uses, and
+    for float32 on CUDA with or without TF32 as it is set.
 
     Args:
-        on: Where to multiply.
-        dtype: Of the matrices.
+        on: Where to compute.
+        dtype: Of the arrays.
         repeats: How often; the fastest counts.
 
     Returns:
         Multiplications and additions a second.
     """
-    side = 8192 if on.type == "cuda" else 1536
+    # Short on a CPU, so that one of the repeats meets no other program.
+    side, batch, channels = (8192, 64, 256) if on.type == "cuda" else (1024, 4, 128)
     generator = torch.Generator().manual_seed(0)
-    a = torch.randn(side, side, generator=generator).to(on, dtype)
+    matrix, images, kernel = (
+        torch.randn(shape, generator=generator).to(on, dtype)
+        for shape in ((side, side), (batch, channels, 32, 32), (channels, channels, 3, 3))
+    )
+    product = 2 * side**3 / _fastest(lambda: matrix @ matrix, on, repeats)
+    convolution = _fastest(lambda: functional.conv2d(images, kernel, padding=1), on, repeats)
+    return max(product, 2 * batch * 32**2 * channels**2 * 9 / convolution)
+
+
+def _fastest(compute: Callable[[], Tensor], on: torch.device, repeats: int) -> float:
+    """Seconds of the fastest of some runs, after one to warm up."""
     seconds = []
     for _ in range(1 + repeats):
         synchronize(on)
         started = time.perf_counter()
-        a @ a
+        compute()
         synchronize(on)
         seconds.append(time.perf_counter() - started)
-    return 2 * side**3 / min(seconds[1:])
+    return min(seconds[1:])
 
 
 def synchronize(on: torch.device) -> None:

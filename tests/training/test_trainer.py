@@ -10,9 +10,10 @@ from kao.config import RunConfig
 from kao.config.sections import DataConfig, EMAConfig, LossConfig, TrainingConfig
 from kao.data.augment import AugmentConfig
 from kao.diffusion import LossMoment, Warped
+from kao.diffusion.times import Draw
 from kao.errors import CheckpointError, TrainingError
 from kao.networks import UNetConfig
-from kao.training import OptimizerConfig, Trapezoid
+from kao.training import OptimizerConfig, Progressive, Trapezoid
 
 BATCH = 4
 OPTIMIZER = OptimizerConfig(schedule=Trapezoid(warmup=8, warmup_share=1.0))
@@ -527,6 +528,39 @@ def test_channels_innermost_teach_the_same(tiny_set):
     assert kernel.is_contiguous(memory_format=torch.channels_last)
     losses = [[step.loss for step in run(trainer)] for trainer in (plain, laid)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+class Listener(torch.nn.Module):
+    """Remembers the standard deviation of what it is shown at each size."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.heard = torch.nn.Parameter(torch.ones(())), {}
+
+    def forward(self, x, label, condition):
+        self.heard.setdefault(x.shape[-1], []).append(x.std().item())
+        return self.scale * x
+
+
+def test_a_small_picture_is_as_noisy_as_the_large_one_that_it_stands_for(tiny_set):
+    curriculum = Progressive(parts=(2,), until=(0.5,))
+    trainer = pieces_of(tiny_set, "auto", curriculum=curriculum)
+    trainer.denoiser.network = Listener()
+    trainer.loss.times.forward = lambda batch, generator: Draw(
+        torch.full((batch,), 0.999, dtype=torch.float64), torch.ones(batch, dtype=torch.float64)
+    )
+    for done in (0.0, 0.9):
+        trainer.gradients.of(next(trainer.batches(0)), images=0, done=done)
+    (small,), (large,) = trainer.denoiser.network.heard[4], trainer.denoiser.network.heard[8]
+    assert small == pytest.approx(large / 2, rel=0.1)
+
+
+def test_times_do_not_listen_while_pictures_are_small(tiny_set):
+    trainer = pieces_of(tiny_set, "auto", curriculum=Progressive(parts=(2,), until=(0.5,)))
+    told = []
+    trainer.loss.times.update = lambda *figures: told.append(trainer.progress.images)
+    run(trainer)
+    assert told == [48, 60, 72]
 
 
 # --- what the loss learns -----------------------------------------------------------------------

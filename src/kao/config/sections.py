@@ -211,7 +211,9 @@ class EMAConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """[training]: how the steps are computed; only `batch` and `curriculum` change what is learned.
+    """[training]: how the steps are computed.
+
+    Only `batch`, `curriculum` and `precision` change what is learned by more than rounding.
 
     Attributes:
         batch: Pictures in a step, over all processes.

@@ -13,6 +13,7 @@ from kao.machine import best_precision
 from kao.networks import UNetConfig
 from kao.networks.cost import flops
 from kao.processes import ALONE, Processes
+from kao.runs.precision import trusted
 from kao.runs.probe import probe
 from kao.runs.scaling import Open, scaled
 from kao.runs.timetable import Costs, timetable, with_intervals
@@ -142,20 +143,24 @@ def resolve(
     """
     held_out = held_out_count(len(prepared), config.data.held_out)
     data = replace(config.data, fingerprint=prepared.fingerprint, held_out=held_out)
+    left_open = config.training.precision == "auto"
     config = replace(with_precision(config, device), data=data)
+    config, tested = trusted(config, prepared, device, chosen=left_open, processes=processes)
     length = Length.parse(config.length, batch=config.training.batch)
     if length.images:
         chosen = config if asked is None else sized(config, asked)
         images = Length.parse(chosen.length, batch=chosen.training.batch).images
-        return Resolved(with_intervals(chosen, images), _choices(config, chosen), {})
+        notes = [*tested, *_choices(config, chosen)]
+        return Resolved(with_intervals(chosen, images), notes, {})
 
     if asked is None and not _open_intervals(config):
-        return Resolved(config, [], {})
+        return Resolved(config, tested, {})
     # Measured in every process, decided in one: choices must not differ.
     costs: Costs = processes.broadcast(probe(config, prepared, device, processes=processes))
     chosen, costs = (config, costs) if asked is None else _sized_by(costs, config, asked)
     resolved, plan = timetable(chosen, costs)
-    return Resolved(resolved, [*_choices(config, chosen), *plan.lines()], dict(costs.hooks))
+    notes = [*tested, *_choices(config, chosen), *plan.lines()]
+    return Resolved(resolved, notes, dict(costs.hooks))
 
 
 def _open_intervals(config: RunConfig) -> bool:

@@ -26,6 +26,7 @@ from kao.training.rates import (
     RateSchedule,
     Trapezoid,
 )
+from kao.training.selftest import PrecisionTest, compare_precision
 from kao.training.trainer import Hook, Step, Trainer
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "Objective",
     "OptimizerConfig",
     "Patches",
+    "PrecisionTest",
     "Progress",
     "Progressive",
     "RateSchedule",
@@ -61,6 +63,7 @@ __all__ = [
     "band_names",
     "check_spread",
     "check_width",
+    "compare_precision",
     "power_decay",
     "spread",
     "warmed_decay",

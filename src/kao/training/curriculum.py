@@ -7,7 +7,7 @@ pictures; a network without parts that are tied to a size needs to know nothing 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -15,10 +15,26 @@ from torch.nn import functional as F
 
 from kao.errors import ConfigError
 
-Glance = Callable[[Tensor, slice], tuple[Tensor, Tensor | None]]
+
+class Shown(NamedTuple):
+    """What the network is shown of some pictures.
+
+    Attributes:
+        x0: (b, C, s, s), float.
+        where: Coordinates of its pixels in the whole picture, (b, 2, s, s), see
+            `Conditions.where`; None where it is shown all of it.
+        noise: Standard deviation of eps.  Where a pixel is the mean of p x p, so is its noise, of
+            1 / p: the noise level of what is left then is that of the whole picture.
+    """
+
+    x0: Tensor
+    where: Tensor | None = None
+    noise: float = 1.0
+
+
+Glance = Callable[[Tensor, slice], Shown]
 """What one step looks at: from some of the batch's pictures, float, (b, C, S, S), and which rows of
-the whole batch they are, to what the network is shown of them, (b, C, s, s), and the coordinates of
-those pixels in the whole picture (see `Conditions.where`), or None where it is shown all of it."""
+the whole batch they are, to what the network is shown of them."""
 
 
 class Curriculum(Protocol):
@@ -110,7 +126,7 @@ class _Cut:
     corners: Tensor
     side: int
 
-    def __call__(self, x0: Tensor, rows: slice) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, x0: Tensor, rows: slice) -> Shown:
         corners = self.corners[rows].to(x0.device)
         down, right = (corners[:, :, None] + torch.arange(self.side, device=x0.device)).unbind(1)
         batch = torch.arange(len(x0), device=x0.device)[:, None, None]
@@ -123,12 +139,15 @@ class _Cut:
             ],
             dim=1,
         )
-        return patches.permute(0, 3, 1, 2).contiguous(), where
+        return Shown(patches.permute(0, 3, 1, 2).contiguous(), where)
 
 
 @dataclass(frozen=True)
 class Progressive:
     """Small pictures first, each pixel the mean of those it stands for, then larger ones.
+
+    The noise is averaged with the pixels, so that the coarse parts of a small picture are as
+    hard to see at each time as those of the whole one, and what is learned of them holds.
 
     Attributes:
         parts: The pictures have 1 / part of their side, one part a stage, falling.
@@ -185,13 +204,13 @@ class _Shrink:
 
     part: int
 
-    def __call__(self, x0: Tensor, rows: slice) -> tuple[Tensor, Tensor | None]:
-        return F.avg_pool2d(x0, self.part), None
+    def __call__(self, x0: Tensor, rows: slice) -> Shown:
+        return Shown(F.avg_pool2d(x0, self.part), noise=1 / self.part)
 
 
-def whole_pictures(x0: Tensor, rows: slice) -> tuple[Tensor, Tensor | None]:
+def whole_pictures(x0: Tensor, rows: slice) -> Shown:
     """The glance that takes everything in."""
-    return x0, None
+    return Shown(x0)
 
 
 def _refuse_no_parts(parts: tuple[int, ...]) -> None:

@@ -7,7 +7,7 @@ Dropout is the exception, since its masks follow the shape of what they fall on.
 """
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,14 +16,13 @@ from torch import Tensor, nn
 from kao.data.loading import Batch
 from kao.diffusion import Drawn
 from kao.diffusion.schedules import Level
-from kao.diffusion.times import Draw
 from kao.errors import TrainingError
 from kao.machine import Precision
 from kao.networks import Conditions
 from kao.pixels import to_float
 from kao.processes import ALONE, Processes
 from kao.seeds import mixed_seed
-from kao.training.curriculum import Curriculum, Glance
+from kao.training.curriculum import Curriculum, Glance, Shown, whole_pictures
 from kao.training.objective import Objective
 from kao.training.parallel import micro
 
@@ -44,6 +43,8 @@ class Figures(NamedTuple):
         shown: Comparable between levels and runs, (B,).
         error: Of x_0, (B,).
         pull: What the gradient grows with, (B,).
+        usual: Whether losses are those of pictures as they will be drawn, and so tell of the
+            times; small pictures have smaller ones.
     """
 
     t: Tensor
@@ -52,6 +53,7 @@ class Figures(NamedTuple):
     shown: Tensor
     error: Tensor
     pull: Tensor
+    usual: bool = True
 
 
 class Gradients:
@@ -152,16 +154,22 @@ class Gradients:
         glance = self._glance(batch, done, generator)
         mine = self.processes.rows(count)
 
-        parts = []
+        parts, noise = [], None
         for rows in pieces(mine, self.micro_batch):
             here = slice(rows.start - mine.start, rows.stop - mine.start)
             # Dropout is the one draw in torch that takes no generator, so the global one is set.
             torch.manual_seed(mixed_seed(_LAYERS, self.seed, images, rows.start))
-            x0, conditions = self._seen(batch, here, rows, glance)
-            drawn = self.drawn(x0, times, rows, images=images)
+            x0 = to_float(batch.images[here].to(self.device, non_blocking=True))
+            shown = glance(x0, rows)
+            noise = noise or self._noise(shown, mine, images=images)
+            drawn = Drawn(times.t[rows], times.weight[rows], *(each[here] for each in noise))
             with micro(self.module, last=rows.stop == mine.stop):
                 with self.autocast():
-                    losses = self.module(x0, conditions, drawn)
+                    losses = self.module(
+                        shown.x0.contiguous(memory_format=self._layout),
+                        self._conditions(batch, here, shown),
+                        drawn,
+                    )
                 # Processes share the mean of their gradients, which then is that of the batch.
                 loss = losses.value.sum() * (self.processes.world / count)
                 (loss if self.scaler is None else self.scaler.scale(loss)).backward()
@@ -170,54 +178,48 @@ class Gradients:
 
         # One transfer for all that the host wants to know of the images.
         told = self.processes.gather(torch.cat(parts)).cpu().double()
-        return Figures(times.t, objective.denoiser.schedule(times.t), *told.unbind(1))
+        level = objective.denoiser.schedule(times.t)
+        return Figures(times.t, level, *told.unbind(1), usual=shown.noise == 1)
 
-    def _glance(self, batch: Batch, done: float, generator: torch.Generator) -> Glance | None:
+    def _glance(self, batch: Batch, done: float, generator: torch.Generator) -> Glance:
         if self.curriculum is None:
-            return None
+            return whole_pictures
         size = batch.images.shape[-1]
         return self.curriculum.at(done, batch=batch.count, size=size, generator=generator)
 
-    def _seen(
-        self, batch: Batch, here: slice, rows: slice, glance: Glance | None
-    ) -> tuple[Tensor, Conditions | None]:
-        """What is looked at of some of this process's pictures, and what the network is told."""
-        x0 = to_float(batch.images[here].to(self.device, non_blocking=True))
-        where = None
-        if glance is not None:
-            x0, where = glance(x0, rows)
+    def _conditions(self, batch: Batch, here: slice, shown: Shown) -> Conditions | None:
         augmentation = None
         if batch.augmentation is not None:
             augmentation = batch.augmentation[here].to(self.device)
-        conditions = None
-        if where is not None or augmentation is not None:
-            conditions = Conditions(where, augmentation)
-        return x0.contiguous(memory_format=self._layout), conditions
+        if shown.where is None and augmentation is None:
+            return None
+        return Conditions(shown.where, augmentation)
 
-    def drawn(self, x0: Tensor, times: Draw, rows: slice, *, images: int) -> Drawn:
-        """Times and noise of some rows of the batch that follows after `images` images.
+    def _noise(self, shown: Shown, rows: slice, *, images: int) -> tuple[Tensor, Tensor]:
+        """Eps and seen of `Drawn` for rows of the batch that follows after `images` images.
 
         Args:
-            x0: The images of those rows, (b, C, H, W).
-            times: Of the whole batch.
-            rows: Which of its rows.
+            shown: What the network is shown of some of them: gives the shape.
+            rows: Of the whole batch.
             images: Images seen before the batch.
         """
-        loss, shape = self.objective.loss, (CHUNK, *x0.shape[1:])
+        like = torch.empty((CHUNK, *shown.x0.shape[1:]), dtype=shown.x0.dtype)
         first = rows.start // CHUNK
-        chunks = [
-            loss.noise(
-                torch.empty(shape, dtype=x0.dtype),
-                torch.Generator().manual_seed(mixed_seed(_NOISE, self.seed, images, chunk)),
-            )
-            for chunk in range(first, -(-rows.stop // CHUNK))
-        ]
+        chunks = []
+        for chunk in range(first, -(-rows.stop // CHUNK)):
+            seed = mixed_seed(_NOISE, self.seed, images, chunk)
+            noise = self.objective.loss.noise(like, torch.Generator().manual_seed(seed))
+            chunks.append(noise)
         within = slice(rows.start - first * CHUNK, rows.stop - first * CHUNK)
-        eps = torch.cat([eps for eps, _ in chunks])[within].to(self.device, non_blocking=True)
-        seen = eps
-        if loss.input_perturbation > 0:
-            seen = torch.cat([seen for _, seen in chunks])[within].to(self.device)
-        return Drawn(times.t[rows], times.weight[rows], eps, seen)
+
+        def placed(each: Sequence[Tensor]) -> Tensor:
+            whole = torch.cat(list(each))[within]
+            return shown.noise * whole.to(self.device, non_blocking=True)
+
+        eps = placed([eps for eps, _ in chunks])
+        if self.objective.loss.input_perturbation == 0:
+            return eps, eps
+        return eps, placed([seen for _, seen in chunks])
 
 
 def pieces(rows: slice, most: int) -> Iterator[slice]:

@@ -217,7 +217,8 @@ class Trainer:
         self._last_loss = report.loss
         self._update(batch.count)
 
-        self.loss.times.update(figures.t, figures.pull, figures.error)
+        if figures.usual:
+            self.loss.times.update(figures.t, figures.pull, figures.error)
         self.meter.add(losses, figures.shown.tolist(), figures.level, norm=norm, waited=waited)
         return report
 

@@ -1,0 +1,148 @@
+"""What ten minutes are best spent on: one choice after the other, at equal cost.
+
+    python bench/search.py anime.zip --runs DIR --images 32000 --seeds 0 1 --settings base rate
+
+Each setting is `faces-32` as it was (below, under "base") with some keys changed.  It sees as many
+images as "base" would in the time: the cost of an image relative to base's is measured first, in
+processor seconds of one process, both sides in turns, at ten moments of the run (curricula cost
+more towards its end), and the number of images divided by it.  So the comparison is one of equal
+time on an undisturbed machine, whatever else this one is doing.
+
+Every run is drawn from with the same sampler, steps and seeds, and its pictures are compared with
+real ones in a fixed feature space (`kao.metrics.Wavelets`), by the kernel distance with its error
+and by the Frechet distance.  A run that stands in --runs already is not trained again.  Prints a
+line each and writes bench/results/search.json.
+"""
+
+import argparse
+import json
+import time
+from datetime import date
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from pairs import REAL, SAMPLING, features, score
+
+import kao
+from kao.config import Request, RunConfig, dump
+from kao.data.prepare import prepare
+from kao.data.prepared import PreparedSet
+from kao.data.sources import open_source
+from kao.machine import describe, versions
+from kao.metrics import Wavelets
+from kao.runs import Run
+
+SIZE = 32
+BASE = ["optimizer.method=adamw", "optimizer.rate=1e-3", "training.batch=32", "network.width=48"]
+SETTINGS: dict[str, list[str]] = {
+    "base": [],
+}
+
+_MOMENTS = 10
+_IMAGES_A_MOMENT = 128
+
+
+def config_of(overrides: list[str], *, images: int) -> RunConfig:
+    """The recipe with the keys changed, of a length in images."""
+    words = [*BASE, *overrides, "training.precision=bf16", f"length={images} images"]
+    return Request.of("faces-32", words).over(dump(RunConfig()))
+
+
+def cost(overrides: list[str], prepared: PreparedSet, *, images: int) -> float:
+    """Processor seconds an image, relative to base's, over a whole run."""
+    sides = [
+        config_of(words, images=images).build(prepared, torch.device("cpu"))
+        for words in ([], overrides)
+    ]
+    ratios = []
+    for moment in range(-1, _MOMENTS):
+        seconds = []
+        for trainer in sides:
+            trainer.progress.images = max(0, moment) * images // _MOMENTS
+            stream, seen = trainer.batches(trainer.progress.images), 0
+            started = time.process_time()
+            while seen < _IMAGES_A_MOMENT:
+                batch = next(stream)
+                trainer.step(batch)
+                seen += batch.count
+            seconds.append((time.process_time() - started) / seen)
+        if moment >= 0:  # the first round warms up
+            ratios.append(seconds[1] / seconds[0])
+    return mean(ratios)
+
+
+def trained(
+    faces: str, path: Path, overrides: list[str], *, prepared: PreparedSet, seed: int, images: int
+) -> tuple[Run, float]:
+    """The run of one setting and seed, trained unless it stands there, and its relative cost."""
+    noted = path / "cost.json"
+    if not noted.exists():
+        relative = cost(overrides, prepared, images=images) if overrides else 1.0
+        path.mkdir(parents=True, exist_ok=True)
+        length = round(images / relative)
+        kao.train(
+            faces,
+            run=path,
+            recipe="faces-32",
+            length=f"{length} images",
+            overrides=[f"seed={seed}", "hooks.samples=1000000", *BASE, *overrides],
+        )
+        noted.write_text(json.dumps(relative), encoding="utf-8")
+    return Run.open(path), json.loads(noted.read_text(encoding="utf-8"))
+
+
+def main() -> None:
+    """Train what is missing, score, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("faces", help="a folder or zip file of pictures")
+    parser.add_argument("--runs", type=Path, required=True, help="where the runs are or go")
+    parser.add_argument("--images", type=int, default=32_000, help="what base sees")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--n", type=int, default=600, help="pictures drawn from each run")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/search.json")
+    given = parser.parse_args()
+
+    prepared = prepare(open_source(given.faces, size=SIZE), size=SIZE)
+    lot = torch.randperm(len(prepared), generator=torch.Generator().manual_seed(0))[:REAL]
+    space = Wavelets()
+    real = features(torch.stack([torch.tensor(prepared.images[int(i)]) for i in lot]), space)
+
+    results: dict[str, list[dict[str, Any]]] = {}
+    for name in given.settings:
+        for seed in given.seeds:
+            run, relative = trained(
+                given.faces,
+                given.runs / f"{name}-{seed}",
+                SETTINGS[name],
+                prepared=prepared,
+                seed=seed,
+                images=given.images,
+            )
+            told = {"seed": seed, "cost": relative, **score(run, real, space, n=given.n)}
+            results.setdefault(name, []).append(told)
+            print(
+                f"{name}-{seed}: cost {relative:.2f}, {told['images']:,} images, kernel "
+                f"{told['kernel']:.3f} +- {told['kernel_error']:.3f}, Frechet {told['frechet']:.2f}",
+                flush=True,
+            )
+    about = {
+        "date": date.today().isoformat(),
+        "machine": describe(),
+        "versions": versions(),
+        "faces": Path(given.faces).name,
+        "images": given.images,
+        "n": given.n,
+        "real": len(lot),
+        "features": space.name,
+        "sampler": f"{type(SAMPLING.sampler).__name__}, {SAMPLING.steps} steps",
+        "base": BASE,
+    }
+    text = json.dumps(about | {"settings": SETTINGS, "runs": results}, indent=2)
+    given.out.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
