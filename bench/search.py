@@ -11,7 +11,7 @@ time on an undisturbed machine, whatever else this one is doing.
 Every run is drawn from with the same sampler, steps and seeds, and its pictures are compared with
 real ones in a fixed feature space (`kao.metrics.Wavelets`), by the kernel distance with its error
 and by the Frechet distance.  A run that stands in --runs already is not trained again.  Prints a
-line each and writes bench/results/search.json.
+line each and adds them to bench/results/search.json.
 """
 
 import argparse
@@ -36,9 +36,24 @@ from kao.runs import Run
 
 SIZE = 32
 BASE = ["optimizer.method=adamw", "optimizer.rate=1e-3", "training.batch=32", "network.width=48"]
+MUON = ["optimizer.method=muon", "optimizer.rate=4e-3"]
 SETTINGS: dict[str, list[str]] = {
     "base": [],
+    "rate 2e-3": ["optimizer.rate=2e-3"],
+    "rate 4e-3": ["optimizer.rate=4e-3"],
+    "muon 1e-3": ["optimizer.method=muon"],
+    "muon 2e-3": ["optimizer.method=muon", "optimizer.rate=2e-3"],
+    "muon 4e-3": MUON,
+    "muon 4e-3, batch 64": [*MUON, "training.batch=64"],
+    "muon 7e-3, batch 64": [MUON[0], "optimizer.rate=7e-3", "training.batch=64"],
+    "muon 4e-3, batch 64, patches": [*MUON, "training.batch=64", "training.curriculum=patches"],
+    "muon 4e-3, batch 64, progressive": [
+        *MUON,
+        "training.batch=64",
+        "training.curriculum=progressive",
+    ],
 }
+"""One after the other, as they were tried; the last three start from the winner, the seventh."""
 
 _MOMENTS = 10
 _IMAGES_A_MOMENT = 128
@@ -110,22 +125,25 @@ def main() -> None:
     space = Wavelets()
     real = features(torch.stack([torch.tensor(prepared.images[int(i)]) for i in lot]), space)
 
-    results: dict[str, list[dict[str, Any]]] = {}
+    before = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else {}
+    results: dict[str, list[dict[str, Any]]] = before.get("runs", {})
     for name in given.settings:
         for seed in given.seeds:
             run, relative = trained(
                 given.faces,
-                given.runs / f"{name}-{seed}",
+                given.runs / f"{name.replace(' ', '-').replace(',', '')}-{seed}",
                 SETTINGS[name],
                 prepared=prepared,
                 seed=seed,
                 images=given.images,
             )
             told = {"seed": seed, "cost": relative, **score(run, real, space, n=given.n)}
-            results.setdefault(name, []).append(told)
+            others = [result for result in results.get(name, []) if result["seed"] != seed]
+            results[name] = [*others, told]
             print(
-                f"{name}-{seed}: cost {relative:.2f}, {told['images']:,} images, kernel "
-                f"{told['kernel']:.3f} +- {told['kernel_error']:.3f}, Frechet {told['frechet']:.2f}",
+                f"{name}, seed {seed}: cost {relative:.2f}, {told['images']:,} images, kernel "
+                f"{told['kernel']:.3f} +- {told['kernel_error']:.3f}, "
+                f"Frechet {told['frechet']:.2f}",
                 flush=True,
             )
     about = {

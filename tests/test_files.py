@@ -1,12 +1,13 @@
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kao.errors import OutputError
-from kao.files import new_folder, save_npz, write_text, writing
+from kao.files import bring_back, hold, new_folder, save_npz, write_text, writing
 
 
 def full(*arguments, **options):
@@ -103,6 +104,72 @@ def test_a_new_folder_replaces_an_old_one_whole(tmp_path):
         with new_folder(tmp_path / "x") as folder:
             (folder / name).write_text(name)
     assert [file.name for file in (tmp_path / "x").iterdir()] == ["b"]
+
+
+def test_an_error_while_the_old_folder_is_replaced_leaves_it_whole(tmp_path, monkeypatch):
+    with new_folder(tmp_path / "x") as folder:
+        (folder / "a").write_text("old")
+    rename = Path.rename
+
+    def refused(self, target):
+        if self.name == ".x.partial":
+            full()
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(OutputError, match="disk is full"), new_folder(tmp_path / "x") as folder:
+        (folder / "b").write_text("new")
+    assert [str(p.relative_to(tmp_path)) for p in sorted(tmp_path.rglob("*"))] == ["x", "x/a"]
+
+
+def test_the_old_folder_is_never_gone_before_the_new_one_is_there(tmp_path, monkeypatch):
+    with new_folder(tmp_path / "x") as folder:
+        (folder / "a").write_text("old")
+    rmtree, whole = shutil.rmtree, []
+
+    def watched(path, **options):
+        whole.append((tmp_path / "x").exists())
+        rmtree(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", watched)
+    with new_folder(tmp_path / "x") as folder:
+        (folder / "b").write_text("new")
+    assert whole and all(whole)
+    assert [file.name for file in (tmp_path / "x").iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_what_a_kill_left_aside_comes_back_where_nothing_took_its_place(tmp_path, there):
+    (tmp_path / ".x.old").mkdir()
+    (tmp_path / ".x.old" / "a").write_text("old")
+    if there:
+        (tmp_path / "x").mkdir()
+        (tmp_path / "x" / "a").write_text("new")
+    bring_back(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    assert (tmp_path / "x" / "a").read_text() == ("new" if there else "old")
+
+
+@pytest.mark.parametrize(
+    ("number", "held"),
+    [(errno.EACCES, True), (errno.EAGAIN, True), (errno.ENOLCK, False), (errno.ENOSYS, False)],
+)
+def test_only_a_lock_that_is_held_is_in_use(tmp_path, monkeypatch, number, held):
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    told = []
+    if held:
+        with pytest.raises(OutputError, match="is in use by another process"):
+            hold(tmp_path, tell=told.append)
+        assert told == []
+    else:
+        hold(tmp_path, tell=told.append).close()
+        (line,) = told
+        assert line.startswith(f"{tmp_path} cannot be locked ({os.strerror(number)})")
 
 
 def test_what_a_killed_process_left_is_not_taken_into_the_next_folder(tmp_path):

@@ -7,7 +7,8 @@ import kao
 
 LAYERS = [
     ["errors"],
-    ["files", "machine", "pixels", "processes", "seeds", "shards"],
+    ["files", "machine", "pixels", "processes", "seeds"],
+    ["shards"],
     ["diffusion", "networks", "data", "metrics", "visualisation", "tracking"],
     ["checkpoints", "training"],
     ["config"],

@@ -3,6 +3,7 @@ import mmap
 import platform
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -82,12 +83,12 @@ def test_versions_say_what_decides_a_result():
     assert machine.versions()["torch"] == torch.__version__
 
 
-def test_memory_in_use_grows_with_what_is_held():
-    before = machine.memory_in_use(CPU)
+def test_memory_grows_with_what_is_held():
+    before = machine.memory(CPU)["cpu_rss"]
     # Straight from the system: a tensor may come out of memory that earlier tests gave back.
     with mmap.mmap(-1, 64 * 2**20) as held:
         held.write(b"1" * len(held))
-        assert machine.memory_in_use(CPU) - before > 32 * 2**20
+        assert machine.memory(CPU)["cpu_rss"] - before > 32 * 2**20
 
 
 def test_the_device_is_the_cpu_where_torch_sees_no_accelerator(monkeypatch):
@@ -170,7 +171,7 @@ print(given_back, faults())
 def test_another_c_library_is_left_alone(monkeypatch):
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     assert machine.keep_freed_memory() is False
-    machine.reset_peaks(CPU)
+    machine.give_back_freed_memory()
 
 
 # --- speed --------------------------------------------------------------------------------------
@@ -209,3 +210,31 @@ def test_tf32_is_allowed_and_forbidden():
     finally:
         torch.set_float32_matmul_precision(before[0])
         torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def test_releasing_frees_circles_and_a_gpus_cache(monkeypatch):
+    class Circle:
+        def __init__(self):
+            self.me = self
+
+    emptied = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(1))
+    for on, times in ((CPU, 0), (GPU, 1)):
+        circle = weakref.ref(Circle())
+        machine.release(on)
+        assert circle() is None
+        assert len(emptied) == times
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"), False),
+    ],
+)
+def test_memory_that_runs_out_is_told_from_other_errors(error, full):
+    assert machine.out_of_memory(error) is full

@@ -4,8 +4,8 @@ import pytest
 import torch
 from several import several
 
-from kao.errors import ConfigError, TrainingError
-from kao.processes import ALONE, VARIABLES, Processes, join, launched, leave
+from kao.errors import ConfigError, LoneError
+from kao.processes import ALONE, VARIABLES, Processes, join, launched, leave, meeting
 
 CPU = torch.device("cpu")
 
@@ -95,11 +95,36 @@ def test_a_device_that_processes_cannot_share_is_refused(launcher):
         join(torch.device("mps"))
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:47508",
+        "Timed out waiting 3600000ms for recv operation to complete",
+        "Application timeout caused pair closure",
+        "NCCL communicator was aborted on rank 1",
+        "Socket Timeout",
+    ],
+)
+@pytest.mark.parametrize("address", [None, "10.0.0.7"])
+def test_a_lost_process_is_told_of_in_a_sentence(launcher, words, address):
+    launcher(**({} if address is None else {"MASTER_ADDR": address}))
+    where = "" if address is None else f" at {address}"
+    with pytest.raises(LoneError, match=f"^Another of the processes{where} stopped"), meeting():
+        raise RuntimeError(words)
+
+
+def test_what_has_nothing_to_do_with_the_others_passes_a_meeting():
+    with pytest.raises(RuntimeError, match="shapes"), meeting():
+        raise RuntimeError("shapes (2, 3) and (4, 5) cannot be multiplied")
+
+
 def _meet():
+    os.environ["LOCAL_WORLD_SIZE"] = "1"  # as if each had a machine of its own
     processes = join(CPU)
     rank = processes.rank
     told = {
         "joined again": join(CPU) == processes,
+        "on this machine": processes.local_world,
         "even": processes.gather(torch.arange(4, dtype=torch.float64)[processes.rows(4)]),
         "uneven": processes.gather(torch.arange(5)[processes.rows(5)]),
         "none here": processes.gather(torch.ones(2 * rank, 3, dtype=torch.uint8)),
@@ -112,7 +137,7 @@ def _meet():
     if rank == 1:
         leave()
         return told
-    with pytest.raises(TrainingError, match="Another of the processes"):
+    with pytest.raises(LoneError, match="Another of the processes"):
         processes.wait()
     return told
 
@@ -120,6 +145,7 @@ def _meet():
 def test_processes_agree():
     for told in several(2, _meet):
         assert told["joined again"]
+        assert told["on this machine"] == 1
         assert torch.equal(told["even"], torch.arange(4, dtype=torch.float64))
         assert torch.equal(told["uneven"], torch.arange(5))
         assert torch.equal(told["none here"], torch.ones(2, 3, dtype=torch.uint8))

@@ -52,6 +52,22 @@ def test_an_event_is_in_the_file_before_the_run_ends(tmp_path):
     tracker.close()
 
 
+def test_a_figure_that_is_not_finite_is_null(tmp_path):
+    nan, inf = float("nan"), float("inf")
+    (tmp_path / METRICS).write_text('{"event": "train", "images": 0, "loss": NaN}\n')
+    tracker = Jsonl(tmp_path, images=0)
+    tracker.event("train", 32, {"loss": nan, "bands": {">4": -inf}, "both": [inf, 1.0], "n": 1})
+    tracker.close()
+
+    def strange(word):
+        raise AssertionError(word)
+
+    old, new = (json.loads(line, parse_constant=strange) for line in lines(tmp_path))
+    assert old["loss"] is None
+    told = (new["loss"], new["bands"], new["both"], new["n"])
+    assert told == (None, {">4": None}, [None, 1.0], 1)
+
+
 def test_events_come_back_in_order(tmp_path):
     tracker = Jsonl(tmp_path, images=0)
     for images in (0, 32, 64):
@@ -258,6 +274,7 @@ def test_wandb_that_does_not_start_is_told_with_what_to_do(tmp_path, wandb, monk
     monkeypatch.setattr(wandb, "init", refuse)
     with pytest.raises(ConfigError, match=r"does not start \(no API key\): run wandb login"):
         Wandb(tmp_path, project="faces", config={})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_wandb_goes_on_with_the_same_run_after_a_resume(tmp_path, wandb):

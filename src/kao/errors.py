@@ -7,6 +7,7 @@
     ├── OutputError           a place to write to: not writable, full, in use
     ├── MissingExtraError     an optional package that is not installed
     └── TrainingError         a run that cannot go on: a loss that is no longer finite
+        └── LoneError         the same, but of several processes this one alone met it
 
 Each message is one sentence (or two) that says what was met, what was expected and what to do.
 """
@@ -59,3 +60,11 @@ class MissingExtraError(KaoError):
 
 class TrainingError(KaoError):
     """A run that cannot go on."""
+
+
+class LoneError(TrainingError):
+    """A run that cannot go on, for what this process met and others may not have.
+
+    Its memory ran out, or another process is gone.  Whoever catches it must not meet the others
+    (see `kao.processes`): they do not come.
+    """

@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -82,14 +82,16 @@ def write_text(path: Path, text: str) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """A folder to fill, which takes its name `path` only when it is whole.
 
-    What is inside is brought to the disk before the rename.  After an error or a kill there is
-    no `path`; a left-over of a killed process is removed the next time.
+    What is inside is brought to the disk before the rename.  A folder that has that name is kept
+    until then, and stays after an error.  What a killed process left is removed the next time, or
+    brought back: see `bring_back`.
 
     Raises:
         OutputError: It cannot be written.
     """
-    beside = path.with_name(f".{path.name}.partial")
+    beside, aside = (path.with_name(f".{path.name}.{end}") for end in ("partial", "old"))
     with writing(path):
+        _settle(aside, path)
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         try:
@@ -97,19 +99,43 @@ def new_folder(path: Path) -> Iterator[Path]:
             for file in beside.rglob("*"):
                 sync(file)
             sync(beside)
-            if path.exists():
-                shutil.rmtree(path)
+            if path.is_dir():
+                path.rename(aside)
             beside.rename(path)
             sync(path.parent)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
+            _settle(aside, path)
 
 
-def hold(folder: Path) -> IO[str]:
+def _settle(aside: Path, path: Path) -> None:
+    """Give a folder that was renamed aside its name back, or remove it where the new one is."""
+    if path.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+    elif aside.exists():
+        aside.rename(path)
+
+
+def bring_back(parent: Path) -> None:
+    """Bring back the folders in `parent` that a kill caught while `new_folder` replaced them.
+
+    Raises:
+        OutputError: One cannot be renamed.
+    """
+    for aside in parent.glob(".*.old"):
+        with writing(aside):
+            _settle(aside, parent / aside.name.removeprefix(".").removesuffix(".old"))
+
+
+def hold(folder: Path, *, tell: Callable[[str], None]) -> IO[str]:
     """Keep other processes out of a folder until the file that is returned is closed.
 
     The operating system lets go of it when the process ends, however it ends.  Where there are
     no POSIX locks (Windows) nothing is locked.
+
+    Args:
+        folder: It must exist.
+        tell: Called with a sentence where the file system has no locks, and nothing is locked.
 
     Raises:
         OutputError: Another process holds it.
@@ -122,11 +148,17 @@ def hold(folder: Path) -> IO[str]:
         return file
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise OutputError(
-            f"{folder} is in use by another process: wait until it ends, or choose another place."
-        ) from None
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            file.close()
+            raise OutputError(
+                f"{folder} is in use by another process: wait until it ends, or choose another "
+                f"place."
+            ) from None
+        tell(
+            f"{folder} cannot be locked ({error.strerror or error}), so take care that no other "
+            f"process writes there."
+        )
     return file
 
 

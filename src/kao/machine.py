@@ -1,6 +1,7 @@
 """What this machine is, and what it is good at."""
 
 import ctypes
+import gc
 import os
 import platform
 import time
@@ -17,6 +18,9 @@ from torch.nn import functional
 from kao.errors import ConfigError
 
 Precision = Literal["fp32", "bf16", "fp16"]
+
+_FULL = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""Said in a RuntimeError by what has no exception of its own for memory that ran out."""
 
 
 def device() -> torch.device:
@@ -84,11 +88,11 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def memory_in_use(on: torch.device) -> int:
-    """Bytes: allocated on a GPU, resident set of this process on a CPU."""
+def free_memory(on: torch.device) -> int:
+    """Bytes that programs may still take, of a GPU's memory or of this machine's."""
     if on.type == "cuda":
-        return torch.cuda.max_memory_allocated(on)
-    return int(psutil.Process().memory_info().rss)
+        return torch.cuda.mem_get_info(on)[0]
+    return int(psutil.virtual_memory().available)
 
 
 def memory(on: torch.device) -> dict[str, int]:
@@ -98,9 +102,10 @@ def memory(on: torch.device) -> dict[str, int]:
         on: The device that it works on.
 
     Returns:
-        cpu_rss, what is resident now; cpu_rss_peak, the most since `reset_peaks` or the start,
-        where the system tells.  On CUDA also allocated and reserved, what tensors take and what
-        torch holds for them, with allocated_peak and reserved_peak.
+        cpu_rss, what is resident now, and cpu_rss_peak, where the system tells.  On CUDA also
+        allocated and reserved, what tensors take and what torch holds for them, with
+        allocated_peak and reserved_peak.  Peaks are the most since `reset_peaks`, or since the
+        process began.
     """
     told = {"cpu_rss": int(psutil.Process().memory_info().rss)}
     if (peak := _peak_rss()) is not None:
@@ -116,16 +121,39 @@ def memory(on: torch.device) -> dict[str, int]:
 
 
 def reset_peaks(on: torch.device) -> None:
-    """Give freed memory back to the system, and let the peaks of `memory` start from now.
+    """Let the peaks of `memory` start from what is held now.
 
     Where the system does not let a process reset the peak of its resident set, that stays.
     """
     if on.type == "cuda":
         torch.cuda.reset_peak_memory_stats(on)
-    if (libc := _glibc()) is not None:
-        libc.malloc_trim(0)
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # see proc(5)
+
+
+def give_back_freed_memory() -> None:
+    """Let the system have what the C library keeps of it, where that is glibc."""
+    if (libc := _glibc()) is not None:
+        libc.malloc_trim(0)
+
+
+def release(on: torch.device) -> None:
+    """Free what nothing refers to any more, and hand a GPU's free memory back to its driver.
+
+    Trainers hold themselves in circles, which only the collector finds, and what torch keeps for
+    later counts as used for whoever asks how much is free.
+
+    Args:
+        on: The device that was worked on.
+    """
+    gc.collect()
+    if on.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a CPU, on a GPU, or in a library on it."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _FULL)
 
 
 def keep_freed_memory() -> bool:

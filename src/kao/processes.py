@@ -7,6 +7,11 @@ started without a launcher is `ALONE`, and every method below is then the identi
 What all processes must decide alike (when to stop, what the clock says, whether to skip a step)
 goes through `sum`, `any` or `broadcast`: a process that decides by itself leaves the others
 waiting for it.
+
+What one process meets alone (its memory runs out) is a `LoneError` there; it lets go of the
+others and ends.  They notice at their next meeting on the CPU, by Gloo, and end with a sentence.
+On GPUs a collective of NCCL does not return when a process is gone: there the launcher must end
+those that are left.
 """
 
 import atexit
@@ -23,15 +28,18 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.distributed_c10d import PrefixStore, Store, _abort_process_group
 from torch.distributed.rendezvous import rendezvous
 
-from kao.errors import ConfigError, TrainingError
+from kao.errors import ConfigError, LoneError
 
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What a launcher sets for each process it starts."""
 
-_LOST = re.compile("gloo|NCCL|[Cc]onnection|not all processes|[Ss]ocket")
+_LOST = re.compile(
+    "gloo|NCCL|[Cc]onnection|not all processes|[Ss]ocket"
+    "|[Tt]imeout|[Tt]imed out waiting|closure|closed"
+)
 """What torch says of it where its error has no type of its own."""
 
 TURNS = 3
@@ -39,7 +47,7 @@ TURNS = 3
 
 _TIMEOUT = timedelta(hours=1)
 """How long one process waits for another, as while the first prepares the pictures.  One that ends
-or crashes is noticed at once."""
+or crashes is noticed at once where the others wait on the CPU, and by them not at all on GPUs."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +60,13 @@ class Processes:
         rank: Which one this is, 0..world-1.
         world: How many there are, over all machines.
         local: Which one of its machine this is, from 0.
+        local_world: How many there are on its machine.
     """
 
     rank: int = 0
     world: int = 1
     local: int = 0
+    local_world: int = 1
 
     @property
     def main(self) -> bool:
@@ -152,10 +162,11 @@ def join(device: torch.device) -> Processes:
     Raises:
         ConfigError: The launcher's variables are half set, are no numbers, or ask for more GPUs
             than the machine has or for a device that processes cannot share.
-        TrainingError: The others could not be reached.
+        LoneError: The others could not be reached.
     """
     if dist.is_initialized():
-        return Processes(dist.get_rank(), dist.get_world_size(), _number("LOCAL_RANK"))
+        world = dist.get_world_size()
+        return Processes(dist.get_rank(), world, _number("LOCAL_RANK"), _local_world(world))
     if launched() == 1:
         return ALONE
     place = {name: os.environ.get(name, "") for name in VARIABLES}
@@ -195,13 +206,30 @@ def join(device: torch.device) -> Processes:
         )
     # A process that ends without letting go is aborted, and its exit code lost.
     atexit.register(leave)
-    return Processes(rank, world, local)
+    return Processes(rank, world, local, _local_world(world))
 
 
-def leave() -> None:
-    """Let go of the other processes; nothing for one that is alone."""
-    if dist.is_initialized():
+def leave(*, waiting: bool = True) -> None:
+    """Let go of the other processes; nothing for one that is alone.
+
+    Those that wait for this one on the CPU notice when its process ends, or when what it shared
+    with them (a model from `kao.training.spread`) is forgotten.
+
+    Args:
+        waiting: Whether what was begun together on GPUs may be waited for.  Not where the others
+            do not know that this one goes.
+    """
+    if not dist.is_initialized():
+        return
+    if waiting:
         dist.destroy_process_group()
+    else:
+        _abort_process_group()
+
+
+def _local_world(world: int) -> int:
+    """How many processes this machine has; as many as there are where nobody says so."""
+    return min(world, _number("LOCAL_WORLD_SIZE") or world)
 
 
 def launched() -> int:
@@ -261,14 +289,15 @@ def meeting() -> Iterator[None]:
     """Around whatever waits for the other processes: says in a sentence that one is gone.
 
     Raises:
-        TrainingError: One is.
+        LoneError: One is.
     """
     try:
         yield
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and not _LOST.search(str(error)):
             raise
-        raise TrainingError(
-            f"Another of the processes at {os.environ['MASTER_ADDR']} stopped or could not be "
-            f"reached: see what it said; starting again goes on from the newest checkpoint."
+        address = os.environ.get("MASTER_ADDR")  # not set where a program made the group itself
+        raise LoneError(
+            f"Another of the processes{f' at {address}' if address else ''} stopped or could not "
+            f"be reached: see what it said; starting again goes on from the newest checkpoint."
         ) from error

@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from kao.processes import meeting
+
 # Importing it takes half a second, which who is alone need not wait.
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -29,6 +31,20 @@ def sharded(tensor: Tensor) -> "TypeGuard[DTensor]":
 def local(tensor: Tensor) -> Tensor:
     """The part that lies in this process, sharing its memory; a plain tensor is its own part."""
     return tensor.to_local() if sharded(tensor) else tensor
+
+
+def full(tensor: Tensor) -> Tensor:
+    """All of a tensor, on its device, in every process; a plain one is returned as it is.
+
+    All processes must call this together where it is sharded.
+
+    Raises:
+        LoneError: Another process is gone.
+    """
+    if not sharded(tensor):
+        return tensor
+    with meeting():
+        return tensor.full_tensor()
 
 
 def whole(tensors: Mapping[str, Tensor], *, kept: bool = True) -> dict[str, Tensor]:
@@ -49,7 +65,7 @@ def whole(tensors: Mapping[str, Tensor], *, kept: bool = True) -> dict[str, Tens
     for name, tensor in tensors.items():
         value = tensor.detach()
         if sharded(value):
-            everything = value.full_tensor()
+            everything = full(value)
             value = everything.cpu() if kept else everything
         if kept:
             result[name] = value

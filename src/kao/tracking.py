@@ -1,6 +1,7 @@
 """Where a run's figures go: metrics.jsonl always, TensorBoard and Weights & Biases beside it."""
 
 import json
+import math
 import os
 import secrets
 from collections.abc import Mapping
@@ -12,6 +13,9 @@ from kao.errors import ConfigError, MissingExtraError
 from kao.files import write_text, writing
 
 METRICS = "metrics.jsonl"
+WANDB = "wandb"
+"""The folder in a run directory that Weights & Biases makes when it starts."""
+
 _WANDB_ID = "wandb-id.txt"
 
 FIGURES = ("train", "held_out", "spike", "skipped", "snapshot", "warning")
@@ -38,6 +42,8 @@ class Tracker(Protocol):
 class Jsonl:
     """metrics.jsonl: one JSON object a line, on the disk as soon as it is known.
 
+    Figures that are not finite are written as null.
+
     Args:
         run: The run directory.
         images: Where the run takes up; later lines, of steps that are now done again, go.
@@ -50,21 +56,40 @@ class Jsonl:
         self.path = run / METRICS
         if self.path.exists():
             kept = [e for e in read_events(run) if e.get("images", 0) <= images]
-            write_text(self.path, "".join(json.dumps(event) + "\n" for event in kept))
+            write_text(self.path, "".join(_line(event) for event in kept))
         with writing(self.path):
             self._file = self.path.open("a", encoding="utf-8", buffering=1)
 
     def event(self, kind: str, images: int, values: Mapping[str, Any]) -> None:
         """See `Tracker`."""
         time = datetime.now(UTC).isoformat(timespec="seconds")
-        line = json.dumps({"event": kind, "time": time, "images": images, **values})
+        line = _line({"event": kind, "time": time, "images": images, **values})
         with writing(self.path):
-            self._file.write(line + "\n")
+            self._file.write(line)
 
     def close(self) -> None:
         """See `Tracker`."""
         with writing(self.path):
             self._file.close()
+
+
+def _line(event: Mapping[str, Any]) -> str:
+    return json.dumps(finite(event), allow_nan=False) + "\n"
+
+
+def finite(value: Any) -> Any:
+    """Values for JSON: a number that is not finite, for which JSON has no word, becomes null.
+
+    Args:
+        value: A number, a text, or tables and lists of them of any depth.
+    """
+    if isinstance(value, Mapping):
+        return {name: finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def read_events(run: Path) -> list[dict[str, Any]]:
@@ -153,15 +178,14 @@ class Wandb:
         os.environ.setdefault("WANDB_SILENT", "true")
         self._wandb, self._run = wandb, run
         file = run / _WANDB_ID
-        if not file.exists():
-            write_text(file, secrets.token_hex(8))
+        known = file.read_text(encoding="utf-8") if file.exists() else secrets.token_hex(8)
         try:
             self._session = wandb.init(
                 project=project,
                 name=run.name,
                 dir=str(run),
                 config=dict(config),
-                id=file.read_text(encoding="utf-8"),
+                id=known,
                 resume="allow",
             )
             # Else the axis would count calls, of which some events make more than others.
@@ -172,6 +196,8 @@ class Wandb:
                 f"Weights & Biases does not start ({error}): run wandb login, set "
                 f"WANDB_MODE=offline, or leave tracking.wandb out."
             ) from error
+        if not file.exists():
+            write_text(file, known)
 
     def event(self, kind: str, images: int, values: Mapping[str, Any]) -> None:
         """See `Tracker`."""

@@ -1,8 +1,10 @@
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -176,6 +178,82 @@ def test_a_signal_ends_the_step_and_saves_and_the_same_command_goes_on(
     assert code == 0
     assert f"Going on with {path} at {end['images']:,} images" in err
     assert f"Finished at {end['images'] + 8:,} images" in err
+
+
+SLOW = """
+import importlib, sys, time
+from pathlib import Path
+from kao.cli import run
+
+started, module, name = Path(sys.argv[1]), importlib.import_module(sys.argv[2]), sys.argv[3]
+quick = getattr(module, name)
+
+def slow(*words):
+    started.touch()
+    time.sleep(1)
+    return quick(*words)
+
+setattr(module, name, slow)
+sys.exit(run(sys.argv[4:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "code", "said"),
+    [
+        ("kao.runs.start", "_prepared", 75, "Stopped before the first step; nothing is lost.\n"),
+        ("kao.runs", "finish", 0, "Finished at 8 images"),
+    ],
+)
+def test_a_signal_outside_of_steps_ends_the_start_and_lets_the_end_be(
+    module, name, code, said, train, tmp_path
+):
+    started = tmp_path / "started"
+    words = [sys.executable, "-c", SLOW, started, module, name, *map(str, train), "--steps", "2"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    try:
+        while not started.exists():
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGUSR1)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == code
+    assert said in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows hangs nobody up")
+def test_a_closed_terminal_ends_the_step_and_saves(train, tmp_path):
+    import fcntl
+    import pty
+    import termios
+
+    path, (screen, terminal) = tmp_path / "run", pty.openpty()
+    rare = ["hooks.log=4", "hooks.samples=9999999", "hooks.checkpoints=9999999"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kao", *map(str, train), *rare, "--steps", "1000000"],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(terminal)
+    os.set_blocking(screen, False)
+    try:
+        while not any(event["event"] == "train" for event in read_events(path)):
+            assert process.poll() is None
+            with suppress(BlockingIOError):
+                os.read(screen, 2**16)  # a screen that is full would hold up the run
+            time.sleep(0.1)
+        os.close(screen)
+        assert process.wait(timeout=60) == 75
+    finally:
+        process.kill()
+    end = read_events(path)[-1]
+    assert (end["event"], end["reason"]) == ("end", "interrupted")
+    assert [checkpoint.images for checkpoint in Checkpoint.all(path)] == [end["images"]]
 
 
 def test_a_second_process_in_a_run_directory_is_refused_and_the_first_goes_on(

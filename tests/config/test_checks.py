@@ -3,7 +3,7 @@
 import pytest
 
 from kao.config import RunConfig
-from kao.config.sections import LossConfig, TrainingConfig
+from kao.config.sections import EMAConfig, LossConfig, TrainingConfig
 from kao.diffusion import EDM, VE, Cosine, EDMWeight, Flow, Linear, TruncatedSNR, targets
 from kao.errors import ConfigError
 from kao.networks import UNetConfig
@@ -54,6 +54,13 @@ def test_moments_in_eight_bits_are_not_sharded():
         optimizer=OptimizerConfig(method=AdamW8bit()), training=TrainingConfig(parallel="fsdp")
     )
     assert 'optimizer.method = "adamw8bit" keeps its moments whole' in told
+
+
+def test_averages_that_are_shared_out_do_not_lie_on_the_cpu():
+    parallel = {way: TrainingConfig(parallel=way) for way in ("ddp", "fsdp")}
+    told = refusal(ema=EMAConfig(offload=True), training=parallel["fsdp"])
+    assert "ema.offload = true" in told and "choose one of the two" in told
+    RunConfig(ema=EMAConfig(offload=True), training=parallel["ddp"]).check()
 
 
 def test_a_curriculum_must_fit_the_network():

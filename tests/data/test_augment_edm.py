@@ -2,9 +2,11 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kao.data.augment import AugmentConfig, augment
-from kao.data.augment_edm import AUGMENTATIONS, draw_labels, sources, warp
+from kao.data.augment_edm import AUGMENTATIONS, _points, draw_labels, sources, warp
 from kao.data.toy_faces import ToyFaces
 
 GROUPS = {
@@ -221,3 +223,26 @@ def test_each_picture_is_warped_for_itself():
     images, labels = faces(12, 16), drawn(12, 0.5)
     alone = [warp(images[i : i + 1], labels[i : i + 1]) for i in range(12)]
     assert torch.equal(torch.cat(alone), warp(images, labels))
+
+
+def test_points_are_those_of_the_matrices_to_rounding():
+    matrices = sources(drawn(50, 1.0))
+    reference = F.affine_grid(matrices.double(), [50, 3, 12, 12], align_corners=False)
+    torch.testing.assert_close(_points(matrices, 12).double(), reference, rtol=1e-5, atol=1e-5)
+
+
+def test_pictures_are_warped_without_a_matrix_product_that_a_gpu_would_round():
+    """On "meta" for a GPU: the labels' own matrices are multiplied on the CPU."""
+    met = set()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and out.device.type == "meta":
+                met.add(function.overloadpacket.__name__)
+            return out
+
+    with Watch():
+        warp(torch.empty(6, 3, 8, 8, dtype=torch.uint8, device="meta"), drawn(6, 1.0))
+    assert {"mul", "add", "index_copy"} <= met
+    assert not {"affine_grid_generator", "bmm", "mm", "addmm", "baddbmm"} & met

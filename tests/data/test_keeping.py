@@ -27,7 +27,7 @@ def free(monkeypatch):
 
 @pytest.mark.parametrize("asked", ["disk", "memory", "auto"])
 def test_pictures_are_the_same_wherever_they_lie(tiny_set, asked):
-    kept = keep(tiny_set, asked, CPU)
+    kept = keep(tiny_set, place(tiny_set, asked, CPU), CPU)
     indices = torch.tensor([3, 17, 3, 0])
     assert len(kept) == 18 and kept.device == CPU
     assert np.array_equal(kept.labels, tiny_set.labels)
@@ -84,10 +84,10 @@ def test_a_place_without_room_is_refused(tiny_set, free, asked, device):
     free.memory = free.device = BYTES - 1
     words = rf'data\.keep = "{asked}", but the pictures take 0\.0 GiB and 0\.0 GiB are free there'
     with pytest.raises(ConfigError, match=words):
-        keep(tiny_set, asked, device)
+        place(tiny_set, asked, device)
 
 
 def test_a_device_that_is_no_gpu_is_refused(tiny_set):
     words = r'data\.keep = "device" holds the pictures on a CUDA GPU, and this run trains on cpu'
     with pytest.raises(ConfigError, match=words):
-        keep(tiny_set, "device", CPU)
+        place(tiny_set, "device", CPU)

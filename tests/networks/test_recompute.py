@@ -1,3 +1,5 @@
+import copy
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -159,3 +161,24 @@ def test_operations_of_a_forward_pass_do_not_change():
         before = flops(network, (3, 16, 16))
         recompute(network, "all")
         assert flops(network, (3, 16, 16)) == before
+
+
+@both_modes
+@pytest.mark.parametrize(
+    "copied",
+    [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))],
+    ids=["deep copy", "pickle"],
+)
+def test_a_copy_answers_with_its_own_weights_and_is_taught_itself(copied, mode):
+    network, plain = awake(SMALL), awake(SMALL)
+    recompute(network, mode)
+    other = copied(network)
+    with torch.no_grad():
+        for parameter in (*other.parameters(), *plain.parameters()):
+            parameter.mul_(0.9)
+    y, gradients = step(plain)
+    again, same = step(other)
+    assert torch.equal(y, again)
+    assert [name for name in gradients if not torch.equal(gradients[name], same[name])] == []
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert runs(other, torch.nn.Dropout) == 2

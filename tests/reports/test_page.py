@@ -20,7 +20,6 @@ from kao.reports import write_report
 from kao.reports.charts import Line, Mark, decimated, line_chart, short, smoothed
 from kao.reports.record import BANDS, RunRecord
 from kao.reports.techniques import techniques
-from kao.training.meter import band_names
 from kao.visualisation import gif, grid, save_picture
 
 HOSTILE = '"><script>alert(1)</script><img src="http://example.com/x.png">'
@@ -264,10 +263,6 @@ def test_losses_are_drawn_raw_smoothed_and_by_band(run):
     overall, bands = re.findall(r'<figure class="chart".*?</figure>', page, re.DOTALL)[:2]
     assert lines_of(overall) == {"faint": 110, "main": 110}
     assert lines_of(bands) == {f"band-{i}": 110 for i in range(6)}
-
-
-def test_bands_are_those_of_the_training_log():
-    assert list(BANDS) == band_names()
 
 
 def test_a_band_may_be_missing_from_a_line(run):
@@ -521,7 +516,7 @@ def test_what_training_costs_is_drawn(run):
 
 
 def test_techniques_are_told_from_the_configuration_and_the_start():
-    rows = dict(techniques(CONFIGURATION, start(processes=2)))
+    rows = dict(techniques(CONFIGURATION, [start(processes=2)]))
     assert rows == {
         "Length": "10 minutes",
         "Batch": "64 pictures a step, at most 16 at once",
@@ -540,9 +535,35 @@ def test_techniques_are_told_from_the_configuration_and_the_start():
     }
 
 
+def test_what_changed_when_a_run_was_taken_up_is_told_in_order():
+    starts = [start(precision=p, processes=n) for p, n in (("bf16", 2), ("fp32", 2), ("fp32", 1))]
+    rows = dict(techniques(CONFIGURATION, starts))
+    assert (rows["Precision"], rows["Processes"]) == ("bf16, then fp32", "2, ddp, then 1")
+
+
+def test_a_branch_says_where_it_came_from():
+    branch = start(branched_from="runs/cats/checkpoints/000012800")
+    rows = dict(techniques(CONFIGURATION, [branch]))
+    assert rows["Branched from"] == "runs/cats/checkpoints/000012800"
+
+
+def test_pieces_that_memory_made_smaller_are_told(run):
+    write_events(run, [start(), train(1000), train(2000, micro_batch=4)])
+    assert "at most 4 at once" in report(run).text
+
+
+def test_grids_of_steps_that_were_done_again_are_left_out(run):
+    def drawn(images):
+        return {**happened("samples", images), "file": f"samples/{images:09d}-ema.png"}
+
+    assert len(RunRecord.read(run).grids) == 3
+    write_events(run, [start(), drawn(1000), drawn(110_000), start(2000), drawn(50_000)])
+    assert [grid.images for grid in RunRecord.read(run).grids] == [1000, 50_000]
+
+
 def test_a_gpu_says_what_it_does_with_float32():
     gpu = start(machine={"gpu": "NVIDIA H100"})
-    assert dict(techniques(CONFIGURATION, gpu))["Precision"].endswith(
+    assert dict(techniques(CONFIGURATION, [gpu]))["Precision"].endswith(
         "TF32 for what stays in float32"
     )
 
@@ -561,7 +582,7 @@ def test_every_technique_of_the_configuration_has_its_row():
             TrainingConfig(), compile=True, gradient_checkpointing="all", micro_batch=8
         )
     )
-    rows = dict(techniques(config.to_toml(), {}))
+    rows = dict(techniques(config.to_toml(), []))
     assert rows["Compiled kernels"] == "torch.compile"
     assert rows["Gradient checkpointing"] == "all"
     assert rows["Batch"] == "32 pictures a step, at most 8 at once"

@@ -1,6 +1,6 @@
 """Trains a run to its end, then another in child processes that are killed: see test_kills.
 
-python killed.py STRAIGHT KILLED KILLS SEED WORD...
+python killed.py RECIPE STRAIGHT KILLED KILLS SEED WORD...
 
 Half of the kills come from outside, between any two instructions; the other half from the child
 itself, where it brings a file of a checkpoint to the disk.  Prints what each child came to, as
@@ -24,10 +24,11 @@ from kao.runs import Ask, finish, open_session
 MOST_SYNCS = 24  # of about three checkpoints
 
 
-def train(run: Path, words: list[str], *, told: int, syncs: int | None) -> None:
+def train(recipe: str, run: Path, words: list[str], *, told: int, syncs: int | None) -> None:
     """Train to the end; a byte is written for each step, and the process may kill itself.
 
     Args:
+        recipe: Path of a recipe.
         run: The run directory.
         words: Overrides.
         told: File descriptor for the bytes.
@@ -35,7 +36,7 @@ def train(run: Path, words: list[str], *, told: int, syncs: int | None) -> None:
     """
     if syncs is not None:
         kao.files.sync = deadly(syncs)
-    session = open_session(Ask(run, "toy:8", "toy-32", words), torch.device("cpu"))
+    session = open_session(Ask(run, "toy:8", recipe, words), torch.device("cpu"))
     os.write(told, b".")
     for _ in session.trainer.steps():
         os.write(told, b".")
@@ -54,7 +55,15 @@ def deadly(syncs: int):
     return to_the_disk
 
 
-def child(run: Path, words: list[str], *, steps: int | None, wait: float, syncs: int | None) -> str:
+def child(
+    recipe: str,
+    run: Path,
+    words: list[str],
+    *,
+    steps: int | None,
+    wait: float,
+    syncs: int | None,
+) -> str:
     """Let one child train; kill it so many steps and seconds later.
 
     Returns:
@@ -66,7 +75,7 @@ def child(run: Path, words: list[str], *, steps: int | None, wait: float, syncs:
         code = 1
         try:
             os.close(heard)
-            train(run, words, told=told, syncs=syncs)
+            train(recipe, run, words, told=told, syncs=syncs)
             code = 0
         finally:
             os._exit(code)
@@ -91,11 +100,11 @@ def child(run: Path, words: list[str], *, steps: int | None, wait: float, syncs:
 
 def main() -> None:
     """Kill so many times, then let it end."""
-    straight, run = Path(sys.argv[1]), Path(sys.argv[2])
-    kills, seed, words = int(sys.argv[3]), int(sys.argv[4]), sys.argv[5:]
+    recipe, straight, run = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    kills, seed, words = int(sys.argv[4]), int(sys.argv[5]), sys.argv[6:]
     torch.set_num_threads(1)
     # In this process, so that what is loaded on the way is loaded once for all children.
-    train(straight, words, told=os.open(os.devnull, os.O_WRONLY), syncs=None)
+    train(recipe, straight, words, told=os.open(os.devnull, os.O_WRONLY), syncs=None)
     chance = random.Random(seed)
     ends = []
     for kill in range(kills):
@@ -104,9 +113,9 @@ def main() -> None:
             syncs = chance.randrange(MOST_SYNCS)
         else:
             steps = chance.randrange(4)
-        ended = child(run, words, steps=steps, wait=0.02 * chance.random(), syncs=syncs)
+        ended = child(recipe, run, words, steps=steps, wait=0.02 * chance.random(), syncs=syncs)
         ends.append((ended, any(run.glob("checkpoints/.*.partial"))))
-    ends.append((child(run, words, steps=None, wait=0, syncs=None), False))
+    ends.append((child(recipe, run, words, steps=None, wait=0, syncs=None), False))
     print(json.dumps(ends))
 
 

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from kao.checkpoints import Checkpoint
+from kao.checkpoints import Checkpoint, Snapshot
 from kao.diffusion import DenoisingLoss
-from kao.errors import TrainingError
+from kao.errors import OutputError, TrainingError
 from kao.runs import Ask, finish, open_session
 from kao.tracking import read_events
 
@@ -103,7 +103,7 @@ def test_a_picture_at_which_the_network_breaks_costs_its_steps_and_no_more(asked
     assert boxes
     for found in boxes:
         met = found["met"]
-        wrong = [loss == "nan" for loss in met["losses"]]
+        wrong = [loss is None for loss in met["losses"]]
         assert wrong == [index == BAD for index in met["indices"]]
         assert found["layer"] == "the output of denoiser.network"
         assert len(met["t"]) == len(met["log_snr"]) == BATCH
@@ -155,8 +155,8 @@ def test_a_poisoned_weight_is_told_of_and_the_run_goes_back_and_ends_well(asked)
         (21, 2, 12),
     ]
     assert {e["layer"] for e in events} == {"the output of denoiser.network.conv_in"}
-    assert {e["loss"] for e in events} == {"nan"}
-    assert box(ask.run, 18)["largest_weight"] == ["denoiser.network.conv_in.weight", "inf"]
+    assert {e["loss"] for e in events} == {None}
+    assert box(ask.run, 18)["largest_weight"] == ["denoiser.network.conv_in.weight", None]
     assert "what is learned goes back to 12 images" in told[1]
     assert all(torch.isfinite(t).all() for t in Checkpoint.all(ask.run)[-1].weights().values())
     # The save that was due at 24 images, after a bad step, waited for a good one.
@@ -185,3 +185,33 @@ def test_nothing_is_written_where_no_step_is_bad(asked):
     ask = asked(length="2 steps")
     go(open_session(ask, CPU))
     assert not (ask.run / "blackbox").exists()
+
+
+def test_snapshots_of_what_is_given_up_go_with_it(asked):
+    ask = asked("ema.snapshots=6")
+    session = open_session(ask, CPU)
+    there = []
+
+    def at(step):
+        there.append([snapshot.images for snapshot in Snapshot.all(ask.run)])
+        if step == 6:
+            poison(session)
+
+    go(session, at=at)
+    assert finish(session) == "finished"
+    assert [e["back_to"] for e in skipped(ask.run)] == [None, 12]
+    assert there[5] == [6, 12, 18]  # after six steps of three images
+    assert [snapshot.images for snapshot in Snapshot.all(ask.run)] == [6, 12, 24, 30, 36, 42, 48]
+    # Nor is there a checkpoint of it: each is a restore point, too.
+    assert 18 not in [checkpoint.images for checkpoint in Checkpoint.all(ask.run)]
+
+
+def test_a_snapshot_that_cannot_be_removed_is_told_of(asked, monkeypatch):
+    def refused(run, *, newer_than):
+        raise OutputError("It cannot be removed.")
+
+    session = open_session(asked("ema.snapshots=6"), CPU)
+    monkeypatch.setattr(Snapshot, "drop", refused)
+    told = go(session, at=lambda step: poison(session) if step == 6 else None)
+    assert "It cannot be removed. Averages of snapshots past 12 images are spoilt." in told
+    assert finish(session) == "finished"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from kao.tracking import read_events
 CPU = torch.device("cpu")
 BATCH = 3
 WORDS = (
+    "optimizer.method=adamw",
     f"training.batch={BATCH}",
     "hooks.log=3",
     "hooks.samples=9999",
@@ -124,6 +126,40 @@ def test_a_dry_run_shows_the_intervals_of_the_new_length(asked):
     assert plan(asked(words=OPEN, length="9600 images"), CPU).hooks.log == 24
 
 
+SNAPPED = (*OPEN, "ema.snapshots=auto")
+
+
+def test_snapshots_that_were_open_follow_a_new_length_and_may_be_typed(asked):
+    def every(length, *more):
+        session = open_session(asked(*more, words=SNAPPED, length=length), CPU)
+        if session.resumed is None:
+            next(iter(session.trainer.steps()))
+            session.checkpoints.save(session.trainer)
+        finish(session)
+        return session.config.ema.snapshots
+
+    assert every("4800 images") == 200
+    assert every("4800 images") == 200
+    assert every("9600 images") == 400
+    assert every("9600 images", "ema.snapshots=45") == 45
+    assert every("19200 images", "ema.snapshots=45") == 45
+    assert every("19200 images") == 800
+
+
+def test_snapshots_of_averages_that_were_not_tracked_are_refused(asked):
+    ask = asked()
+    go(ask, stop=2)
+    for words in ("auto", "6"):
+        with pytest.raises(ConfigError, match="tracks no averages to take snapshots of"):
+            configure(asked(f"ema.snapshots={words}"), CPU)
+
+
+def test_a_run_does_not_stop_to_take_snapshots(asked):
+    go(asked("ema.snapshots=6"), stop=2)
+    with pytest.raises(ConfigError, match=r"ema\.snapshots = 6 there and 0 now"):
+        configure(asked("ema.snapshots=0"), CPU)
+
+
 # --- branches -----------------------------------------------------------------------------------
 
 
@@ -225,11 +261,26 @@ def test_a_branch_to_other_pictures_is_refused(change, asked, tmp_path):
     assert not (tmp_path / "b").exists()
 
 
-def test_a_branch_that_exists_is_refused(asked, tmp_path):
+def test_the_command_that_began_a_branch_goes_on_with_it(asked, tmp_path):
     go(asked(), stop=2)
-    go(asked("seed=1", branch="b"), stop=3)
+    again = asked("seed=1", branch="b")
+    go(again, stop=3)
+    go(asked())  # what the run does meanwhile is no part of the branch
+    before = tree(tmp_path / "run")
+    session, reason = go(again)
+    assert (reason, session.resumed, session.run.path) == ("finished", 9, tmp_path / "b")
+    assert tree(tmp_path / "run") == before
+    assert plan(again, CPU) == session.config
+    with pytest.raises(ConfigError, match=r"b belongs to another configuration: seed = 1 there"):
+        open_session(asked("seed=2", branch="b"), CPU)
+
+
+def test_what_is_no_branch_of_the_run_is_not_gone_on_with(asked, tmp_path):
+    go(asked(), stop=2)
+    other = replace(asked(), run=tmp_path / "b")
+    go(other, stop=2)
     before = tree(tmp_path / "b")
-    with pytest.raises(OutputError, match=r"b exists already: go on with it with --run .*b and"):
+    with pytest.raises(OutputError, match=r"b exists already and is no branch of .*run: go on"):
         open_session(asked("seed=1", branch="b"), CPU)
     with pytest.raises(OutputError, match="run exists already"):
         open_session(asked("seed=1", branch="run"), CPU)

@@ -5,7 +5,7 @@ from kao.runs.cost import checkpoint_bytes, estimate, moments, snapshot_bytes
 
 
 def lines(*words):
-    config = Request.of("faces-32", words).over(dump(RunConfig()))
+    config = Request.of("faces-32", ["optimizer.method=adamw", *words]).over(dump(RunConfig()))
     return dict(line.split(": ", 1) for line in estimate(config))
 
 
@@ -48,7 +48,8 @@ def test_snapshots_are_counted_on_the_disk():
 
 
 def test_bytes_are_those_of_float32_weights_averages_and_moments():
-    config = Request.of("toy-32", ["ema.widths=[0.05, 0.1]"]).over(dump(RunConfig()))
+    words = ["optimizer.method=adamw", "ema.widths=[0.05, 0.1]"]
+    config = Request.of("toy-32", words).over(dump(RunConfig()))
     weights = sum(p.numel() for p in config.build_denoiser("meta").parameters())
     assert moments(config) == 2
     assert checkpoint_bytes(config) == 4 * weights * (1 + 3 + 2)

@@ -15,6 +15,13 @@ from kao.tracking import read_events
 KILLS = 20
 STEPS = 90
 
+RECIPE = """
+[schedule]
+kind = "vp_cosine"
+[optimizer]
+method = "adamw"
+schedule = { kind = "trapezoid", warmup = 30, cooldown = 0.4 }
+"""  # of its own, since those of the package are tuned now and then
 WORDS = (
     "training.batch=3",  # so that an epoch of eight pictures ends within a batch
     "network.dropout=0.2",
@@ -50,7 +57,9 @@ def learned(run):
 def test_a_run_that_is_killed_twenty_times_ends_with_the_same_bytes(tiny, tmp_path):
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     script = Path(__file__).with_name("killed.py")
-    words = [sys.executable, script, straight, killed, str(KILLS), "0", *tiny, *WORDS]
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE)
+    words = [sys.executable, script, recipe, straight, killed, str(KILLS), "0", *tiny, *WORDS]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     *ends, last = json.loads(done.stdout)

@@ -6,6 +6,7 @@ import torch
 from kao.config import RunConfig
 from kao.config.sections import DataConfig, EMAConfig, TrainingConfig
 from kao.networks import UNetConfig
+from kao.runs import hooks
 from kao.runs.hooks import Log
 from kao.training.meter import band_names
 
@@ -78,11 +79,28 @@ def test_the_loss_scale_is_told_where_there_is_one(trainer):
     assert values["loss_scale"] == 512
 
 
+def test_pieces_of_a_batch_are_told_where_memory_made_them_smaller(trainer):
+    trainer.gradients.micro_batch = 2
+    ((*_, values),) = logged(trainer)
+    assert values["micro_batch"] == 2
+
+
 def test_spikes_are_told_before_the_line_that_they_are_in(trainer):
     level = trainer.denoiser.schedule(torch.full((4,), 0.5, dtype=torch.float64))
     for loss in (*[1.0] * 100, 7.0, 1.0):
         trainer.progress.images += 4
-        trainer.meter.add([loss] * 4, [loss] * 4, level, norm=1.0, waited=0.0)
+        images = trainer.progress.images
+        trainer.meter.add([loss] * 4, [loss] * 4, level, images=images, norm=1.0, waited=0.0)
     spike, line = logged(trainer)
     assert spike == ("spike", 408, {"loss": 7.0, "usual": pytest.approx(1.0)})
     assert line[:2] == ("train", 412)
+
+
+def test_peaks_of_memory_are_those_since_the_line_before(trainer, monkeypatch):
+    done = []
+    monkeypatch.setattr(hooks, "memory", lambda device: done.append("told") or {})
+    monkeypatch.setattr(hooks, "reset_peaks", lambda device: done.append(device))
+    logged(trainer)
+    assert done == ["told", CPU]
+    logged(trainer)
+    assert len(done) == 2  # nothing was written, so nothing begins anew

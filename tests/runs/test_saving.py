@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kao.checkpoints import Checkpoint
-from kao.errors import OutputError
+from kao.errors import OutputError, TrainingError
 from kao.runs import Ask, finish, open_session
 from kao.runs.saving import Notices, Patient
 from kao.tracking import read_events
@@ -168,6 +168,57 @@ def test_nothing_is_saved_on_a_step_that_was_skipped_until_one_is_good(asked):
     go(session, at=lambda step, _: setattr(guard, "streak", int(step in (9, 10))))
     assert finish(session) == "finished"
     assert saved(ask.run) == [48, 52]
+
+
+class Failing:
+    """Lets the step after so many images fail."""
+
+    def __init__(self, session, images, words="The loss is nan"):
+        self.trainer, self.images, self.words = session.trainer, images, words
+        self.step, self.trainer.step = session.trainer.step, self
+
+    def __call__(self, batch, **more):
+        if self.trainer.progress.images >= self.images:
+            raise TrainingError(self.words)
+        return self.step(batch, **more)
+
+
+def test_a_run_that_fails_on_a_full_disk_is_told_what_is_saved_and_no_more(asked, disk):
+    ask = asked(length="20 steps")
+    session = open_session(ask, CPU)
+    Failing(session, 48)
+    with pytest.raises(TrainingError) as caught:
+        go(session, at=lambda step, _: setattr(disk, "full", step >= 11))
+    assert finish(session, caught.value) == "failed"
+    (told,) = session.notices.take()
+    assert told.startswith("The disk is full while writing")
+    assert told.endswith(
+        f"choose another place. Nothing newer than 40 images of {ask.run} is saved."
+    )
+    assert saved(ask.run) == [40]
+
+
+def test_an_error_right_after_a_save_leaves_that_checkpoint_as_it_is(asked):
+    ask = asked(length="20 steps")
+    session = open_session(ask, CPU)
+    Failing(session, 40)
+    with pytest.raises(TrainingError) as caught:
+        go(session)
+    (checkpoint,) = Checkpoint.all(ask.run)
+    before = {file: file.stat().st_ino for file in checkpoint.path.iterdir()}
+    finish(session, caught.value)
+    assert {file: file.stat().st_ino for file in checkpoint.path.iterdir()} == before
+    assert [e["images"] for e in read_events(ask.run) if e["event"] == "checkpoint"] == [40]
+
+
+def test_memory_that_holds_no_first_step_saves_nothing_so_that_its_advice_can_be_taken(asked):
+    session = open_session(asked(), CPU)
+    Failing(session, 0, "A step of 4 images does not fit into memory: set a smaller network.width.")
+    with pytest.raises(TrainingError) as caught:
+        go(session)
+    finish(session, caught.value)
+    assert saved(session.run.path) == []
+    assert open_session(asked("network.width=16"), CPU).config.network.width == 16
 
 
 # --- the log and the grids ----------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -36,6 +38,20 @@ def train(path, tiny, *words, steps=STEPS):
     kao.train("toy:40", run=path, recipe="toy-32", length=length, overrides=(*tiny, *WORDS, *words))
 
 
+class Stopping:
+    """A stream of batches of pictures, in the middle of which one process is asked to stop."""
+
+    def __init__(self, session):
+        self.session, self.batches = session, 0
+
+    def __call__(self, *words, **options):
+        for batch in draw(*words, **options):
+            self.batches += 1
+            if self.session.trainer.processes.rank == 1:
+                self.session.trainer.stop()
+            yield batch
+
+
 class Asked:
     """A hook that asks to stop in one process, as a signal to it would."""
 
@@ -51,19 +67,40 @@ def _stopped(path, tiny):
     """Train until one process is asked to stop; what each then says."""
     ask = Ask(run=path, source="toy:40", recipe="toy-32", overrides=(*tiny, *WORDS))
     session = open_session(ask, device())
-    session.trainer.hooks = [*session.trainer.hooks, Asked(at=16)]
+    session.trainer.hooks = {**session.trainer.hooks, "asked": Asked(at=16)}
     for _ in session.trainer.steps():
         pass
     return session.trainer.progress.images, finish(session)
 
 
+def _stopped_drawing(path, tiny):
+    """Train until one process is asked to stop while they draw; batches drawn and what they say."""
+    words = (*tiny, *WORDS, "hooks.samples=16", "hooks.pictures=6")
+    session = open_session(Ask(path, "toy:40", "toy-32", words), device())
+    drawing = Stopping(session)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kao.runs.hooks._CPU_BATCH", 1)
+        patch.setattr("kao.runs.hooks.draw", drawing)
+        for _ in session.trainer.steps():
+            pass
+    return session.trainer.progress.images, drawing.batches, finish(session)
+
+
 def _timed(path, tiny):
-    """Train for two seconds; images and seconds as each process has them."""
+    """Train for two seconds by the first process; the other's clock runs a thousand times as fast.
+
+    Returns:
+        Images, and seconds as each process has them.
+    """
     flags = {"length": "0.04 minutes"}
     words = (*tiny, *WORDS, "hooks.samples=8000")
     session = open_session(Ask(path, "toy:40", "toy-32", words, flags), device())
-    for _ in session.trainer.steps():
-        pass
+    fast = SimpleNamespace(perf_counter=lambda: 1000 * time.perf_counter())
+    with pytest.MonkeyPatch.context() as patch:
+        if session.trainer.processes.rank == 1:
+            patch.setattr("kao.training.trainer.time", fast)
+        for _ in session.trainer.steps():
+            pass
     told = session.trainer.progress.images, session.trainer.progress.seconds
     return *told, finish(session)
 
@@ -74,7 +111,11 @@ def _all(folder, tiny):
         train(folder / way, tiny, *words)
     for way in ("ddp", "fsdp", "one"):
         train(folder / f"{way} on two", tiny, *WAYS.get(way, ()), steps=MORE)
-    told = {"stopped": _stopped(folder / "stopped", tiny), "timed": _timed(folder / "timed", tiny)}
+    told = {
+        "stopped": _stopped(folder / "stopped", tiny),
+        "stopped drawing": _stopped_drawing(folder / "drawing", tiny),
+        "timed": _timed(folder / "timed", tiny),
+    }
     try:
         train(folder / "refused", tiny, "training.batch=5", "training.parallel=fsdp")
     except ConfigError as error:
@@ -170,10 +211,18 @@ def test_all_stop_after_the_step_in_which_one_was_asked(told, folder):
     assert (folder / "stopped" / "checkpoints" / "000000016" / "card.json").exists()
 
 
+def test_all_leave_a_grid_after_the_batch_in_which_one_was_asked(told, folder):
+    assert [answer["stopped drawing"] for answer in told] == [(16, 1, "interrupted")] * 2
+    assert list((folder / "drawing" / "samples").iterdir()) == []
+    assert (folder / "drawing" / "checkpoints" / "000000016" / "card.json").exists()
+
+
 def test_a_run_in_minutes_ends_by_the_clock_of_the_first(told):
     one, other = (answer["timed"] for answer in told)
     assert one == other
-    assert one[2] == "finished"
+    _, seconds, reason = one
+    assert 2.4 <= seconds < 1000
+    assert reason == "finished"
 
 
 def test_shares_that_cannot_be_equal_are_refused_where_they_must_be(told):

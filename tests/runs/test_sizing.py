@@ -1,9 +1,12 @@
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
 import torch
 
 from kao.config import Request, RunConfig, dump
+from kao.processes import Processes
 from kao.runs import sizing
 from kao.runs.ask import Ask
 from kao.runs.planning import plan, waiting
@@ -69,13 +72,13 @@ def test_few_pictures_bring_dropout():
 
 
 def test_a_length_in_images_is_sized_without_a_probe():
-    wide = sized(recipe(length="1.6M images"), {})
+    wide = sized(recipe(length="1.6M images"), {}, CPU)
     assert wide.network.width > recipe().network.width
     assert wide.training.batch > recipe().training.batch
 
 
 def test_a_length_in_minutes_waits_for_the_probe():
-    assert sized(recipe(length="60 minutes"), {}) == recipe(length="60 minutes")
+    assert sized(recipe(length="60 minutes"), {}, CPU) == recipe(length="60 minutes")
 
 
 def test_a_dry_run_shows_what_is_chosen_for_a_length_in_images(tmp_path):
@@ -89,17 +92,31 @@ def test_a_dry_run_shows_what_is_chosen_for_a_length_in_images(tmp_path):
 @pytest.mark.parametrize(
     ("name", "length", "keys"),
     [
-        (None, "60 minutes", ["network.width", "optimizer.rate"]),
+        (None, "60 minutes", ["network.width", "network.groups", "optimizer.rate"]),
         (None, "100k images", []),
         ("faces-32", "60 minutes", []),
     ],
 )
 def test_a_dry_run_says_what_waits_for_the_probe(tmp_path, name, length, keys):
-    words = ("training.batch=8",)
+    words = ("training.batch=8", "hooks.log=100")
     ask = Ask(
         tmp_path / "r", source="toy:8", recipe=name, overrides=words, flags={"length": length}
     )
     assert waiting(ask, plan(ask, CPU)) == keys
+
+
+def test_a_run_that_began_waits_for_nothing(tmp_path, tiny_run):
+    ask = Ask(tiny_run, flags={"length": "60 minutes"})
+    assert waiting(ask, recipe(length="60 minutes")) == []
+
+
+def test_a_network_that_memory_does_not_hold_is_not_chosen(monkeypatch):
+    config, least = recipe(length="1.6M images"), recipe().network.width
+    widths = []
+    for room in (2**40, 5 * 2**30, 0):
+        monkeypatch.setattr(sizing, "free_memory", lambda on, room=room: room)
+        widths.append(sized(config, {}, CPU).network.width)
+    assert widths[0] > widths[1] > widths[2] == least
 
 
 # --- with one -----------------------------------------------------------------------------------
@@ -165,8 +182,52 @@ def test_nothing_is_probed_where_nothing_depends_on_it(tiny, tiny_set, monkeypat
     monkeypatch.setattr(sizing, "probe", None)
     words = [f"hooks.{name}=100" for name in ("log", "samples", "checkpoints", "held_out")]
     timed = resolve(small(tiny, *words, length="10 minutes"), tiny_set, CPU)
-    counted = resolve(small(tiny, length="400 images"), tiny_set, CPU, asked={})
+    counted = resolve(small(tiny, length="400 images"), tiny_set, CPU)
+    asked = {"network": {"width": 8}, "training": {"batch": 4}, "optimizer": {"rate": 1e-3}}
+    chosen = resolve(small(tiny, length="400 images"), tiny_set, CPU, asked=asked)
+    assert chosen == counted
     assert (timed.notes, timed.reserve, counted.reserve) == ([], {}, {})
+
+
+def test_a_network_chosen_for_images_is_told_with_its_hours(tiny_set, probed):
+    probed(0.1, samples=1.0)
+    config = recipe("faces-32", "training.precision=fp32", length="10M images")
+    resolved = resolve(config, tiny_set, CPU, asked={})
+    chosen, planned = resolved.notes[:2]
+    assert "network.width = 96, network.groups = 8, " in chosen
+    # 278 hours at the recipe's width.
+    assert planned.startswith("Planned: about 1,0") and " hours at 3 images a second" in planned
+    assert resolved.reserve == {}  # such a run looks at no clock
+
+
+def test_of_many_processes_each_gets_pictures_in_the_probe_and_in_the_run(tiny_set, monkeypatch):
+    among = Processes(world=100, local_world=100)
+    monkeypatch.setattr(Processes, "broadcast", lambda self, value: value)
+    tried = []
+
+    def probe(config, *rest, processes):
+        tried.append(config.training.batch)
+        return Costs(1.0, {})
+
+    monkeypatch.setattr(sizing, "probe", probe)
+    config = recipe("faces-32", "training.precision=fp32", length="10 minutes")
+    resolved = resolve(config, tiny_set, CPU, asked={}, processes=among)
+    assert tried == [100] and resolved.config.training.batch == 100
+
+
+def test_the_grid_is_drawn_by_all_processes_in_the_probe(tiny, tiny_set, monkeypatch):
+    from kao.runs import probe as module
+
+    among = []
+
+    def draw(*args, processes, **options):
+        among.append(processes)
+        return iter(())
+
+    monkeypatch.setattr(module, "draw", draw)
+    config, alone = small(tiny, length="10 minutes"), Processes()
+    module.probe(config, tiny_set, CPU, processes=alone, seconds=0.01)
+    assert among and all(processes is alone for processes in among)
 
 
 def test_the_plan_of_a_run_in_minutes_is_told(tiny, tiny_set, probed):
@@ -184,3 +245,30 @@ def test_a_probe_measures_every_part(tiny, tiny_set):
     assert costs.image > 0
     assert set(costs.hooks) == {"samples", "checkpoints", "held_out", "snapshots"}
     assert all(seconds > 0 for seconds in costs.hooks.values())
+
+
+@pytest.mark.parametrize("measure", ["probe", "precision"])
+def test_nothing_of_a_model_that_is_thrown_away_stays(measure, tiny, tiny_set, monkeypatch):
+    from kao.runs.precision import trusted
+    from kao.runs.probe import probe
+
+    built, build = [], RunConfig.build
+
+    def building(*arguments, **options):
+        trainer = build(*arguments, **options)
+        trainer.circle = trainer  # which only a collector undoes
+        built.append(weakref.ref(trainer))
+        return trainer
+
+    monkeypatch.setattr(RunConfig, "build", building)
+    words = (*tiny, "data.size=8", "training.precision=bf16", "data.held_out=0")
+    config = Request.of("toy-32", words, {"length": "1 minute"}).over(dump(RunConfig()))
+    gc.disable()
+    try:
+        if measure == "probe":
+            probe(config, tiny_set, CPU, seconds=0.01)
+        else:
+            trusted(config, tiny_set, CPU, chosen=False)
+        assert [trainer() for trainer in built] == [None]
+    finally:
+        gc.enable()

@@ -68,7 +68,7 @@ def climbed(monkeypatch):
     def go(seconds, losses=None, **options):
         scripted = type("Scripted", (Scripted,), {"seconds": seconds, "losses": losses or {}})
         monkeypatch.setattr(speed, "Contender", scripted)
-        monkeypatch.setattr(speed, "_clear", lambda device: None)  # which takes long
+        monkeypatch.setattr(speed, "release", lambda device: None)  # which takes long
         monkeypatch.setattr(speed, "peak_flops", lambda device, dtype: 1e12)
         monkeypatch.setattr("kao.runs.ladder.best_precision", lambda device: "bf16")
         outcomes = climb(CONFIG, None, CPU, effort=EFFORT, **options)

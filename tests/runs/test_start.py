@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,16 @@ import torch
 from PIL import Image
 
 from kao.checkpoints import MODEL, Checkpoint
-from kao.config import dump, leaves, load_config
-from kao.errors import CheckpointError, ConfigError, DataError, OutputError, TrainingError
+from kao.config import RunConfig, dump, leaves, load_config
+from kao.data.keeping import keep
+from kao.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    MissingExtraError,
+    OutputError,
+    TrainingError,
+)
 from kao.runs import Ask, Run, configure, draw, finish, open_session
 from kao.runs.hooks import Samples
 from kao.tracking import read_events
@@ -198,6 +207,43 @@ def test_drawing_a_grid_changes_no_weight(asked):
     Samples(session.run.path, session.config, session.tracker, every=1)(trainer)
     assert trainer.denoiser.training
     assert all(torch.equal(v, before[name]) for name, v in trainer.denoiser.state_dict().items())
+
+
+@pytest.mark.parametrize("batches", [1, 3, 4])
+def test_a_stop_in_the_middle_of_drawing_leaves_no_grid(asked, monkeypatch, batches):
+    monkeypatch.setattr("kao.runs.hooks._CPU_BATCH", 1)
+    ask = asked(length="9 steps")
+    session, drawn = open_session(ask, CPU), []
+
+    def watched(*words, **options):
+        for batch in draw(*words, **options):
+            drawn.append(len(batch))
+            if len(drawn) == batches:
+                session.trainer.stop()
+            yield batch
+
+    monkeypatch.setattr("kao.runs.hooks.draw", watched)
+    for _ in session.trainer.steps():
+        pass
+    assert finish(session) == "interrupted"
+    assert drawn == [1] * batches  # of two pictures with raw and two with averaged weights
+    assert list((ask.run / "samples").iterdir()) == events(ask.run, "samples") == []
+    assert Checkpoint.all(ask.run)[-1].images == session.trainer.progress.images == 9
+
+
+def test_the_last_grids_of_a_run_are_drawn_whatever_comes(asked, monkeypatch):
+    ask = asked(length="2 steps")
+    session = open_session(ask, CPU)
+
+    def watched(*words, **options):
+        session.trainer.stop()
+        yield from draw(*words, **options)
+
+    monkeypatch.setattr("kao.runs.hooks.draw", watched)
+    for _ in session.trainer.steps():
+        pass
+    assert finish(session) == "finished"
+    assert len(list((ask.run / "samples").iterdir())) == 2
 
 
 # --- what is left to the machine and the pictures -----------------------------------------------
@@ -397,6 +443,23 @@ def test_another_recipe_is_refused_and_the_first_keys_are_named(asked):
         open_session(asked(length="1 step", recipe="afhq-36"), CPU)
 
 
+def test_a_recipe_that_was_edited_since_changes_no_run_and_is_told_of(asked, tmp_path):
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text("[ema]\ndecay = 0.9\n")
+    ask = asked(recipe=str(recipe))
+    go(ask, stop=2)
+    assert go(ask, stop=4)[0].notes == []
+    recipe.write_text("[ema]\ndecay = 0.5\n[hooks]\nkeep_last = 3\n[optimizer]\nclip_norm = 2.0\n")
+    session, reason = go(ask)
+    assert (reason, session.resumed, session.config.ema.decay) == ("finished", 12, 0.9)
+    assert session.notes == [
+        f"The recipe {recipe} says otherwise now in optimizer.clip_norm, ema.decay; {ask.run} "
+        f"keeps its own."
+    ]
+    with pytest.raises(ConfigError, match=r"ema\.decay = 0\.9 there and 0\.5 now"):
+        open_session(asked("ema.decay=0.5", recipe=str(recipe)), CPU)
+
+
 def test_what_was_not_learned_from_may_change(asked):
     ask = asked()
     go(ask)
@@ -471,6 +534,17 @@ def test_asking_for_auto_again_keeps_what_it_was_resolved_to(asked):
     assert Run.open(ask.run).config == before
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("training.micro_batch", "2"), ("data.keep", "disk"), ("hooks.log", "6")]
+)
+def test_auto_takes_back_what_was_typed(key, value, asked):
+    go(asked(f"{key}={value}"), stop=2)
+    session, _ = go(asked(f"{key}=auto"))
+    assert any(note.startswith(f"{key} was ") for note in session.notes)
+    now = leaves(dump(session.config))[key]
+    assert now == (BATCH if key == "hooks.log" else "auto")
+
+
 def test_a_run_goes_on_without_being_told_what_it_is(asked):
     ask = asked()
     go(ask, stop=2)
@@ -535,13 +609,76 @@ def test_two_processes_do_not_train_in_one_directory(asked):
     ask = asked()
     session = open_session(ask, CPU)
     other = (
-        "import sys; from pathlib import Path; from kao.files import hold; hold(Path(sys.argv[1]))"
+        "import sys; from pathlib import Path; from kao.files import hold; "
+        "hold(Path(sys.argv[1]), tell=print)"
     )
     words = [sys.executable, "-c", other, str(ask.run)]
     refused = subprocess.run(words, capture_output=True, text=True)
     assert "is in use by another process" in refused.stderr
     finish(session)
     assert subprocess.run(words).returncode == 0
+
+
+# --- a start that is refused --------------------------------------------------------------------
+
+
+def everything(run):
+    return {str(f.relative_to(run)): f.read_bytes() for f in run.rglob("*") if f.is_file()}
+
+
+@pytest.fixture
+def killed(asked):
+    """A run that was killed past its newest whole checkpoint: there is much to tidy up."""
+    more = ("ema.snapshots=3",)
+    ask = asked(*more)
+    go(ask, kill=5)
+    shutil.copytree(ask.run / "checkpoints" / "000000012", ask.run / "checkpoints" / "000000013")
+    cut(ask.run / "checkpoints" / "000000013" / "model.safetensors")
+    return more
+
+
+def test_a_tracker_that_does_not_start_changes_nothing(asked, killed, monkeypatch):
+    ask = asked(*killed)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    before = everything(ask.run)
+    with pytest.raises(MissingExtraError):
+        open_session(asked(*killed, "tracking.wandb=true", "hooks.log=6"), CPU)
+    assert everything(ask.run) == before
+    assert go(ask)[1] == "finished"
+
+
+def test_a_trainer_that_cannot_be_built_changes_nothing(asked, killed, monkeypatch):
+    ask = asked(*killed)
+    before = everything(ask.run)
+
+    def refused(*_, **__):
+        raise ConfigError("no")
+
+    with monkeypatch.context() as patch, pytest.raises(ConfigError, match=r"^no$"):
+        patch.setattr(RunConfig, "build", refused)
+        open_session(asked(*killed, "hooks.log=6"), CPU)
+    assert everything(ask.run) == before
+    assert go(ask)[1] == "finished"
+
+
+def test_a_new_run_that_was_refused_can_be_started(asked, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(MissingExtraError):
+        open_session(asked("tracking.wandb=true"), CPU)
+    assert go(asked(length="1 step"))[1] == "finished"
+
+
+@pytest.mark.parametrize("left", ["metrics.jsonl", "snapshots"])
+def test_a_run_whose_checkpoints_are_missing_is_not_begun_anew(left, asked):
+    ask = asked("ema.snapshots=3")
+    go(ask, stop=3)
+    for name in {"metrics.jsonl", "snapshots", "checkpoints"} - {left}:
+        path = ask.run / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    before = everything(ask.run)
+    with pytest.raises(CheckpointError, match=r"its checkpoints are missing: bring them back, or"):
+        open_session(ask, CPU)
+    assert everything(ask.run) == before
 
 
 def test_pictures_that_are_gone_are_said_to_be(asked, folder):
@@ -681,3 +818,24 @@ def test_a_schedule_that_keeps_signal_at_its_end_is_told_of(tmp_path, overrides,
     ask = Ask(run=tmp_path / "run", source="toy:8", recipe="toy-32", overrides=overrides)
     notes = configure(ask, torch.device("cpu")).notes
     assert any("zero_terminal_snr" in note for note in notes) == told
+
+
+@pytest.mark.parametrize(("asked_for", "room"), [("memory", 1.6), ("auto", 4.5)])
+def test_where_pictures_lie_is_decided_before_they_take_the_room(
+    asked, asked_for, room, monkeypatch
+):
+    size, held = 8 * 3 * 16 * 16, []
+
+    def holding(prepared, where, device):
+        held.append(prepared.images.nbytes)
+        return keep(prepared, where, device)
+
+    def free():
+        return SimpleNamespace(available=int(room * size) - sum(held), total=2**30)
+
+    monkeypatch.setattr("kao.config.run.keep", holding)
+    monkeypatch.setattr("kao.data.keeping.psutil.virtual_memory", free)
+    ask = asked(f"data.keep={asked_for}", length="1 step")
+    go(ask)
+    assert held == [size]
+    assert [event["keep"] for event in events(ask.run, "start")] == ["memory"]

@@ -1,17 +1,35 @@
 """Steps whose loss or gradient is not finite, seen from a network of three layers."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from several import several
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from kao.errors import TrainingError
+from kao.processes import join
 from kao.training import EMA, warmed_decay
 from kao.training.bad_layer import LOSS, NOWHERE, first_bad_layer
 from kao.training.guard import Guard, Met
 
+CPU = torch.device("cpu")
 NAN, INF = float("nan"), float("inf")
+MET = Met(
+    images=0,
+    indices=[4, 5],
+    t=[0.1, 0.2],
+    log_snr=[1.0, 2.0],
+    losses=[NAN, 1.0],
+    gradient_norm=NAN,
+    learning_rate=0.01,
+    precision="fp32",
+    seeds={"times": 7},
+    last_loss=0.5,
+)
 
 
 class Twist(torch.autograd.Function):
@@ -75,18 +93,7 @@ class Steps:
             for average in self.ema.values():
                 average.update(self.images, 2)
             return
-        met = Met(
-            images=images,
-            indices=[4, 5],
-            t=[0.1, 0.2],
-            log_snr=[1.0, 2.0],
-            losses=[loss, 1.0],
-            gradient_norm=norm,
-            learning_rate=0.01,
-            precision="fp32",
-            seeds={"times": 7},
-            last_loss=0.5,
-        )
+        met = replace(MET, images=images, losses=[loss, 1.0], gradient_norm=norm)
         self.guard.skip(met, lambda: self.gradient(x))
 
     def state(self):
@@ -257,6 +264,18 @@ def test_nothing_is_remembered_within_a_streak(steps):
     assert steps.told[-1].back_to == 4
 
 
+def test_who_is_taken_up_within_a_streak_goes_back_to_where_it_was_taken_up():
+    steps = Steps()
+    steps.guard.load_state_dict({"streak": 1})
+    steps.guard.remember(0)
+    fresh = steps.state()
+    with torch.no_grad():
+        steps.model.last.bias[0] = 5.0
+    steps.step(spoil="loss")
+    assert [skipped.back_to for skipped in steps.told] == [0]
+    assert same(steps.state(), fresh)
+
+
 def test_the_streak_is_part_of_what_is_saved(steps):
     steps.step(spoil="loss")
     other = Steps()
@@ -275,6 +294,25 @@ def test_an_infinite_gradient_alone_is_left_to_the_loss_scaler_until_its_scale_i
     scaler.update(0.5)
     assert not guard.sound(0.5, INF)
     assert guard.sound(0.5, 1.0)
+
+
+def _largest_of_parts():
+    processes = join(CPU)
+    model = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 1)])  # of the last one holds nothing
+    with torch.no_grad():
+        model[0].weight[0, 0], model[0].weight[3, 0] = 5, -7
+    mesh = init_device_mesh("cpu", (processes.world,))
+    for layer in model:
+        fully_shard(layer, mesh=mesh)
+    guard = Guard(model, torch.optim.AdamW(model.parameters()), {}, processes=processes)
+    told = []
+    guard.tell = told.append
+    guard.skip(MET, lambda: None)
+    return told[0].largest_weight
+
+
+def test_the_largest_weight_is_that_of_all_processes():
+    assert several(2, _largest_of_parts) == [("0.weight", 7.0)] * 2
 
 
 # --- which layer --------------------------------------------------------------------------------

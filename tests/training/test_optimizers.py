@@ -249,12 +249,14 @@ def test_momentum_of_muon_is_nesterov_s():
 
 def test_muon_leaves_outer_layers_vectors_and_embeddings_to_adamw():
     config = UNetConfig(width=16, levels=(1, 2), groups=4, attention=(8,), heads=1)
-    denoiser = Denoiser(config.build(channels=3, size=16), VPCosine().build(), targets.v)
+    network = config.build(channels=3, size=16, augmentations=9)
+    denoiser = Denoiser(network, VPCosine().build(), targets.v)
     objective = Objective(denoiser, DenoisingLoss(Uniform().build(denoiser.schedule)))
     named = dict(objective.named_parameters())
     matrices, rest = Muon().build(named.items(), **OPTIONS).param_groups
     names = {id(p): name for name, p in named.items()}
-    outer = tuple(f"denoiser.network.{name}." for name in ("embed", "conv_in", "conv_out"))
+    layers = ("embed", "augmented", "conv_in", "conv_out")
+    outer = tuple(f"denoiser.network.{name}." for name in layers)
     inside = {n for n, p in named.items() if p.ndim >= 2 and not n.startswith(outer)}
     assert {names[id(p)] for p in matrices["params"]} == inside
     assert {names[id(p)] for p in rest["params"]} == set(named) - inside

@@ -5,15 +5,17 @@ import copy
 import pytest
 import torch
 from several import several
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from kao import shards
 from kao.checkpoints.shards import load_shards, save_shards
 from kao.diffusion import Denoiser, DenoisingLoss, Drawn, Uncertainty, Uniform, VPCosine, targets
-from kao.errors import ConfigError
+from kao.errors import ConfigError, LoneError
 from kao.networks import UNetConfig
 from kao.networks.recompute import recompute
 from kao.processes import ALONE, Processes, join
-from kao.training.ema import EMA, warmed_decay
+from kao.training.ema import EMA, relative_distance, warmed_decay
 from kao.training.objective import Objective
 from kao.training.parallel import check_spread, clip_gradients, micro, place_in, shard_state, spread
 
@@ -209,3 +211,28 @@ def test_what_processes_cannot_share_is_refused(mode, batch, precision, words):
     with pytest.raises(ConfigError, match=words):
         check_spread(mode, Processes(0, 2), batch=batch, precision=precision)
     check_spread(mode, ALONE, batch=batch, precision=precision)
+
+
+def _left():
+    processes = join(CPU)
+    layer = torch.nn.Linear(4, 4)
+    fully_shard(layer, mesh=init_device_mesh("cpu", (processes.world,)))
+    weight = layer.weight
+    weight.grad = weight.detach().clone()
+    meetings = {
+        "clip": lambda: clip_gradients([weight], 1.0),
+        "distance": lambda: relative_distance([weight], [weight]),
+        "whole": lambda: shards.whole({"weight": weight}),
+        "full": lambda: shards.full(weight),
+    }
+    told = []
+    for name, meet in meetings.items() if processes.main else ():
+        try:
+            meet()
+        except LoneError:
+            told.append(name)
+    return told
+
+
+def test_whatever_is_put_together_says_that_another_process_is_gone():
+    assert several(2, _left)[0] == ["clip", "distance", "whole", "full"]

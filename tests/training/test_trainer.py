@@ -1,5 +1,5 @@
 from itertools import pairwise
-from math import isnan, nan
+from math import isinf, isnan, nan
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +14,7 @@ from kao.diffusion.times import Draw
 from kao.errors import CheckpointError, TrainingError
 from kao.networks import UNetConfig
 from kao.training import OptimizerConfig, Progressive, Trapezoid
+from kao.training.guard import Guard
 
 BATCH = 4
 OPTIMIZER = OptimizerConfig(schedule=Trapezoid(warmup=8, warmup_share=1.0))
@@ -41,7 +42,11 @@ def trainer_of(
         ema=EMAConfig(decay=0.9),
         training=training,
     )
-    return config.build(prepared, torch.device("cpu"), lambda config: list(hooks))
+    return config.build(prepared, torch.device("cpu"), lambda config: named(hooks))
+
+
+def named(hooks):
+    return hooks if isinstance(hooks, dict) else {f"hook {i}": hook for i, hook in enumerate(hooks)}
 
 
 def run(trainer, steps=None):
@@ -383,6 +388,21 @@ def test_a_finished_run_in_minutes_is_still_finished_when_it_is_taken_up(tiny_se
     assert other.done == 1
 
 
+def test_seconds_of_hooks_are_known_by_name(tiny_set, clock):
+    def taken(**seconds):
+        hooks = {
+            name: Recorder(BATCH, work=lambda s=s: setattr(clock, "now", clock.now + s))
+            for name, s in seconds.items()
+        }
+        return trainer_of(tiny_set, length="1 minute", hooks=hooks)
+
+    run(taking(1.0, first := taken(a=1.0, b=3.0), clock), 2)
+    other = taken(b=0.0, c=0.0)
+    other.load_state_dict(first.state_dict())
+    other.progress.seconds = 28.5
+    assert other.done == pytest.approx(28.5 / (60 - 3))
+
+
 # --- what goes wrong ----------------------------------------------------------------------------
 
 
@@ -421,12 +441,19 @@ def test_a_step_that_is_not_finite_is_skipped_and_training_goes_on(tiny_set):
     before, at = weights(trainer), trainer.loss.at
     trainer.loss.at = lambda *arguments: at(*arguments)._replace(value=at(*arguments).value * nan)
     skipped = trainer.step(next(trainer.batches(trainer.progress.images)))
-    assert isnan(skipped.loss)
+    assert isnan(skipped.loss) and skipped.skipped
     assert differing(before, weights(trainer)) == []
     assert trainer.progress.images == 3 * BATCH
     trainer.loss.at = at
-    trainer.step(next(trainer.batches(trainer.progress.images)))
+    assert not trainer.step(next(trainer.batches(trainer.progress.images))).skipped
     assert differing(before, weights(trainer)) == list(before)
+
+
+def test_a_step_whose_gradient_alone_is_not_finite_is_skipped_with_a_loss_that_is(tiny_set):
+    trainer = trainer_of(tiny_set)
+    trainer.denoiser.network.conv_in.weight.register_hook(lambda g: g + torch.inf)
+    report = trainer.step(next(trainer.batches(0)))
+    assert report.skipped and report.loss > 0
 
 
 def test_a_gradient_that_is_not_finite_ends_the_run_and_leaves_the_weights(tiny_set):
@@ -453,6 +480,34 @@ def test_gradients_are_clipped_to_their_norm_all_together(tiny_set, limit, left)
     report = trainer.step(next(trainer.batches(trainer.progress.images)))
     assert report.gradient_norm > 1e-2
     assert norms == [pytest.approx(report.gradient_norm if left is None else left, rel=1e-3)]
+
+
+# --- what hooks take ---------------------------------------------------------------------------
+
+
+def test_what_hooks_take_does_not_count_as_slow_training(tiny_set, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+
+    def tick():
+        clock.now += 1
+        return clock.now
+
+    monkeypatch.setattr("kao.training.meter.time", SimpleNamespace(perf_counter=tick))
+
+    def work():
+        clock.now += 1e9
+
+    trainer = trainer_of(tiny_set, length="3 steps", hooks=[Recorder(BATCH, work=work)])
+    run(trainer)
+    assert trainer.meter.take()["images_per_second"] > 0.1
+
+
+def test_a_call_that_is_cut_short_says_nothing_of_the_next(tiny_set):
+    trainer = trainer_of(tiny_set)
+    trainer.hooks = {"samples": Recorder(BATCH, work=trainer.stop)}
+    trainer.load_state_dict({**trainer.state_dict(), "hook_seconds": {"samples": 50.0}})
+    run(trainer)
+    assert trainer.state_dict()["hook_seconds"] == {"samples": 50.0}
 
 
 # --- one batch in pieces ------------------------------------------------------------------------
@@ -563,6 +618,113 @@ def test_times_do_not_listen_while_pictures_are_small(tiny_set):
     assert told == [48, 60, 72]
 
 
+@pytest.mark.parametrize("words", ["CUDA out of memory.", "CUBLAS_STATUS_ALLOC_FAILED"])
+def test_an_optimiser_that_finds_no_memory_ends_the_run_and_leaves_nothing_half_done(
+    tiny_set, words
+):
+    trainer = trainer_of(tiny_set)
+    before, step = weights(trainer), trainer.optimizer.step
+
+    def full():
+        step()
+        if trainer.progress.images == 3 * BATCH:
+            raise RuntimeError(words) if "CUBLAS" in words else torch.OutOfMemoryError(words)
+
+    trainer.optimizer.step = full
+    with pytest.raises(TrainingError, match=r"step after 8 images does not fit into memory \(CU"):
+        run(trainer)
+    assert differing(before, weights(trainer)) == []
+    assert all(parameter.grad is None for parameter in trainer.denoiser.parameters())
+
+
+def test_an_error_of_the_optimiser_that_is_not_of_memory_is_not_hidden(tiny_set):
+    trainer = trainer_of(tiny_set)
+
+    def broken():
+        raise RuntimeError("shapes differ")
+
+    trainer.optimizer.step = broken
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        run(trainer)
+
+
+# --- the loss scaler ----------------------------------------------------------------------------
+
+
+def scaled(prepared, **options):
+    """A trainer with the loss scaler of fp16, which a CPU has for nothing but tests."""
+    trainer = trainer_of(prepared, **options)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=3)
+    trainer.gradients.scaler = scaler
+    trainer.guard = Guard(
+        trainer.gradients.objective, trainer.optimizer, trainer.ema, scaler=scaler
+    )
+    return trainer
+
+
+def overflowing(trainer, *, above):
+    """Gradients of one layer are infinite while the scale is larger."""
+    scaler = trainer.gradients.scaler
+    trainer.denoiser.network.conv_in.weight.register_hook(
+        lambda g: torch.full_like(g, torch.inf) if scaler.get_scale() > above else g
+    )
+
+
+def test_with_finite_gradients_a_loss_scaler_changes_no_step(tiny_set):
+    plain, other = trainer_of(tiny_set), scaled(tiny_set)
+    reports = [[(s.loss, s.gradient_norm) for s in run(t, 5)] for t in (plain, other)]
+    for one, two in zip(*reports, strict=True):
+        assert two == pytest.approx(one, rel=1e-5)
+    one, two = weights(plain), weights(other)
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-6)
+    assert other.gradients.scaler.get_scale() == 2.0**11  # after three steps, and so in the fourth
+
+
+def test_an_infinite_gradient_is_left_out_by_the_scaler_and_its_scale_halves(tiny_set):
+    trainer = scaled(tiny_set)
+    run(trainer, 1)
+    before = {name: tensor.clone() for name, tensor in trainer.denoiser.state_dict().items()}
+    overflowing(trainer, above=2.0**9)
+    left_out = trainer.step(next(trainer.batches(trainer.progress.images)))
+    assert isinf(left_out.gradient_norm) or isnan(left_out.gradient_norm)
+    assert (left_out.skipped, trainer.guard.streak) == (False, 0)
+    assert trainer.gradients.scaler.get_scale() == 2.0**9
+    assert differing(before, trainer.denoiser.state_dict()) == []
+    trainer.step(next(trainer.batches(trainer.progress.images)))
+    assert differing(before, trainer.denoiser.state_dict()) != []
+
+
+def test_the_loss_scaler_is_part_of_what_is_saved(tiny_set, tmp_path):
+    straight, stopped = scaled(tiny_set), scaled(tiny_set)
+    overflowing(straight, above=2.0**9)
+    overflowing(stopped, above=2.0**9)
+    run(straight, 5)
+    run(stopped, 2)
+    other = scaled(tiny_set)
+    other.denoiser.load_state_dict(stopped.denoiser.state_dict())
+    for name, average in other.ema.items():
+        average.load(stopped.ema[name].average)
+    other.load_state_dict(stopped.state_dict())
+    assert other.gradients.scaler.state_dict() == stopped.gradients.scaler.state_dict()
+    overflowing(other, above=2.0**9)
+    run(other, 3)
+    assert other.gradients.scaler.state_dict() == straight.gradients.scaler.state_dict()
+    assert differing(weights(straight), weights(other)) == []
+
+
+def test_the_layer_that_overflows_is_looked_for_at_the_scale_at_which_it_did(tiny_set):
+    trainer = scaled(tiny_set)
+    trainer.gradients.scaler = trainer.guard._scaler = torch.amp.GradScaler("cpu", init_scale=0.75)
+    told = []
+    trainer.guard.tell = told.append
+    overflowing(trainer, above=0.5)
+    trainer.step(next(trainer.batches(0)))
+    assert told[0].layer == "the gradient of denoiser.network.conv_in.weight"
+    assert told[0].scale == 0.75
+    assert trainer.gradients.scaler.get_scale() == 0.375
+
+
 # --- what the loss learns -----------------------------------------------------------------------
 
 
@@ -577,7 +739,7 @@ def learning(prepared, length="12 steps", hooks=(), times=None, **loss):
         ema=EMAConfig(decay=0.9),
         training=TrainingConfig(batch=BATCH, precision="fp32"),
     )
-    return config.build(prepared, torch.device("cpu"), lambda config: list(hooks))
+    return config.build(prepared, torch.device("cpu"), lambda config: named(hooks))
 
 
 @pytest.mark.parametrize("times", [LossMoment(bins=4, warmup=2), Warped(bins=4, warmup=2)])

@@ -2,10 +2,9 @@
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -54,15 +53,21 @@ def bar() -> Progress:
     )
 
 
+UNFINISHED = 75
+"""Exit code where a scheduler's signal ended a run that is to be started again: EX_TEMPFAIL."""
+
+
 class Stop:
     """Whether a signal asked a run to stop.
 
     Attributes:
         number: The first signal that came; None while none has.
+        trainer: Is told to stop; None while there is none, and nothing to save.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self.trainer: Trainer | None = None
 
     @property
     def evicted(self) -> bool:
@@ -70,7 +75,10 @@ class Stop:
         return self.number is not None and self.number != signal.SIGINT
 
 
-_GENTLE = [s for s in signal.Signals if s.name in ("SIGINT", "SIGTERM", "SIGUSR1")]  # where known
+_GENTLE = [s for s in signal.Signals if s.name in ("SIGHUP", "SIGINT", "SIGTERM", "SIGUSR1")]
+"""Those of them that this system knows."""
+
+_HANGUP = [number for number in _GENTLE if number.name == "SIGHUP"]
 
 _SAME = 2.0
 """Seconds within which another signal is the first one once more: a terminal and a launcher, or a
@@ -78,29 +86,60 @@ scheduler and a launcher, both pass theirs on."""
 
 
 @contextmanager
-def stopping_gently(trainer: "Trainer") -> Iterator[Stop]:
-    """SIGINT, SIGTERM and SIGUSR1 finish the step in hand and let the run save itself.
+def stopping_gently() -> Iterator[Stop]:
+    """Signals finish the step in hand, once there is a trainer, and let the run save itself.
 
-    A second signal is taken at its word.
+    They are SIGINT, SIGTERM, SIGUSR1 and, unless it is ignored as under nohup, SIGHUP.  Before
+    there is a trainer they end what is being done, which can be done again.  A second signal is
+    taken at its word.
+
+    Raises:
+        KeyboardInterrupt: SIGINT came before there was a trainer, or as a second signal.
+        SystemExit: Another came before there was a trainer; with the code `UNFINISHED`.
     """
     asked, first = Stop(), 0.0
+    terminals = [number for number in (1, 2) if os.isatty(number)]
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal first
+        if number in _HANGUP:
+            _silence(terminals)  # who writes to a terminal that is gone fails
         if asked.number is None:
             asked.number, first = number, time.monotonic()
-            trainer.stop()
-            if speaks():
-                print("\nStopping after this step; saving.", file=sys.stderr)
+            if asked.trainer is not None:
+                asked.trainer.stop()
+                _tell("Stopping after this step; saving.")
+            elif number == signal.SIGINT:
+                raise KeyboardInterrupt
+            else:
+                _tell("Stopped before the first step; nothing is lost.")
+                # No Exception: whoever mends those on the way must not mend this one.
+                raise SystemExit(UNFINISHED)
         elif time.monotonic() - first > _SAME:
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
-    before = {number: signal.signal(number, stop) for number in _GENTLE}
+    heard = [n for n in _GENTLE if n not in _HANGUP or signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heard}
     try:
         yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _tell(line: str) -> None:
+    """Say a line from within a signal handler, which may have come in the middle of a print."""
+    if speaks():
+        with suppress(OSError):  # from who listens no more
+            os.write(2, f"\n{line}\n".encode())
+
+
+def _silence(numbers: list[int]) -> None:
+    """Let what is written to these file descriptors go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for number in numbers:
+        os.dup2(nowhere, number)
+    os.close(nowhere)

@@ -9,14 +9,10 @@ import typer
 from kao.errors import ConfigError, KaoError
 
 if TYPE_CHECKING:
-    from kao.cli.console import Stop
     from kao.runs import Ask, Session
 
 
 _PARTS = 1000  # of a progress bar
-
-UNFINISHED = 75
-"""Exit code where a scheduler's signal ended a run that is to be started again: EX_TEMPFAIL."""
 
 
 def train(
@@ -53,8 +49,8 @@ def train(
     Example: kao train my-faces/ faces-32 --run runs/mine --minutes 10 network.width=64
 
     Without a recipe the one for this machine is taken and fitted to the pictures.  Ctrl-C
-    finishes the step, saves and exits 0.  SIGTERM and SIGUSR1 do the same and exit 75 (start me
-    again).  A second signal ends at once.
+    finishes the step, saves and exits 0.  SIGTERM, SIGUSR1 and SIGHUP do the same and exit 75
+    (start me again).  A second signal ends at once.
     """
     from kao.machine import device
     from kao.runs import Ask
@@ -141,12 +137,34 @@ def train_loop(ask: "Ask", device: Any) -> "Session":
 
     Raises:
         KaoError: The run cannot start, or cannot go on; what was saved stays.
-        typer.Exit: SIGTERM or SIGUSR1 stopped it; what it has learned is saved.
+        typer.Exit: SIGTERM, SIGUSR1 or SIGHUP stopped it; what it has learned is saved.
+        SystemExit: One of these stopped it before it had begun.
     """
-    from kao.cli.console import say
-    from kao.runs import finish, open_session
+    from kao.cli.console import UNFINISHED, stopping_gently
+    from kao.processes import leave
+    from kao.runs import open_session
 
-    session = open_session(ask, device)
+    with stopping_gently() as stop:
+        try:
+            session = open_session(ask, device)
+        except SystemExit:
+            leave(waiting=False)  # a signal, of which the other processes may know nothing
+            raise
+        stop.trainer = session.trainer
+        reason = _train(session)
+        # The signal may have come to one of several.
+        evicted = session.trainer.processes.any(stop.evicted)
+    if evicted and reason == "interrupted":
+        raise typer.Exit(UNFINISHED)
+    return session
+
+
+def _train(session: "Session") -> str:
+    """Train an open run and say how it went; returns how it ended: see `finish`."""
+    from kao.cli.console import say
+    from kao.processes import leave
+    from kao.runs import finish
+
     for note in session.notes:
         say(note)
     trainer = session.trainer
@@ -161,13 +179,16 @@ def train_loop(ask: "Ask", device: Any) -> "Session":
         for line in session.prepared.audit.lines():
             say(f"  {line}")
         say(
-            f"Training {session.run.path} for {session.config.length} on {device} in "
+            f"Training {session.run.path} for {session.config.length} on {trainer.device} in "
             f"{session.config.training.precision}."
         )
     try:
-        stop = _loop_behind_bar(session)
+        _loop_behind_bar(session)
     except KaoError as error:
         finish(session, error)
+        raise
+    except Exception:
+        leave(waiting=False)  # the other processes know nothing of it
         raise
     else:
         reason = finish(session)
@@ -178,10 +199,7 @@ def train_loop(ask: "Ask", device: Any) -> "Session":
         f"{reason.capitalize()} at {progress.images:,} images after "
         f"{progress.seconds / 60:.1f} minutes. Draw with: kao sample {session.run.path}"
     )
-    evicted = trainer.processes.any(stop.evicted)  # the signal may have come to one of several
-    if evicted and reason == "interrupted":
-        raise typer.Exit(UNFINISHED)
-    return session
+    return reason
 
 
 def _say_notices(session: "Session") -> None:
@@ -191,24 +209,23 @@ def _say_notices(session: "Session") -> None:
         say(line)
 
 
-def _loop_behind_bar(session: "Session") -> "Stop":
-    import math
+def _loop_behind_bar(session: "Session") -> None:
     import time
 
-    from kao.cli.console import bar, console, say, stopping_gently
-    from kao.machine import memory_in_use
+    from kao.cli.console import bar, console, say
+    from kao.machine import memory
 
     trainer = session.trainer
     loss, shown, spoken = None, 0.0, time.perf_counter()
     started, first = time.perf_counter(), trainer.progress.images
     waited = 0.0
-    with stopping_gently(trainer) as stop, bar() as progress:
+    with bar() as progress:
         task = progress.add_task(
             "training", total=_PARTS, completed=round(_PARTS * trainer.done), figures=""
         )
         for step in trainer.steps():
             _say_notices(session)
-            if math.isfinite(step.loss):  # one that is not was skipped
+            if not step.skipped:
                 loss = step.loss if loss is None else 0.98 * loss + 0.02 * step.loss
             waited += step.waited
             now = time.perf_counter()
@@ -216,15 +233,15 @@ def _loop_behind_bar(session: "Session") -> "Stop":
                 continue
             shown = now
             seconds = now - started
+            held = memory(trainer.device)
             figures = (
                 f"loss {loss:.4f}  "
                 f"{(trainer.progress.images - first) / seconds:.0f} images/s  "
                 f"data {100 * waited / seconds:.1f} %  "
-                f"{memory_in_use(trainer.device) / 2**30:.1f} GB"
+                f"{held.get('reserved', held['cpu_rss']) / 2**30:.1f} GB"
             )
             progress.update(task, completed=_PARTS * trainer.done, figures=figures)
             # Where no bar is drawn, a line now and then says that it is alive.
             if not console.is_terminal and now - spoken > 30:
                 spoken = now
                 say(f"{100 * trainer.done:.0f} %  {trainer.progress.images:,} images  {figures}")
-    return stop

@@ -1,7 +1,8 @@
 """The whole configuration of a run, and how it becomes objects."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Protocol
 
 import tomli_w
@@ -18,7 +19,7 @@ from kao.config.sections import (
     component,
 )
 from kao.config.tree import dump
-from kao.data.keeping import keep
+from kao.data.keeping import Kept, keep, place
 from kao.data.loading import Batch, batches
 from kao.data.prepare import MIN_SIZE
 from kao.data.prepared import PreparedSet
@@ -40,7 +41,7 @@ from kao.diffusion import (
 )
 from kao.diffusion.denoiser import determinant
 from kao.errors import ConfigError
-from kao.machine import check_precision
+from kao.machine import allow_tf32, check_precision
 from kao.networks import NETWORKS, UNetConfig
 from kao.networks.recompute import recompute
 from kao.processes import ALONE, Processes
@@ -133,6 +134,11 @@ class RunConfig:
                 'optimizer.method = "adamw8bit" keeps its moments whole, and training.parallel = '
                 '"fsdp" shards them: choose "adamw", or training.parallel = "ddp".'
             )
+        if self.ema.offload and self.training.parallel == "fsdp":
+            raise ConfigError(
+                "ema.offload = true keeps whole averages in the CPU's memory, and "
+                'training.parallel = "fsdp" shards them on the devices: choose one of the two.'
+            )
         for name, value, least in (
             ("seed", self.seed, 0),
             ("hooks.pictures", self.hooks.pictures, 1),
@@ -214,19 +220,21 @@ class RunConfig:
         self,
         prepared: PreparedSet,
         device: torch.device,
-        hooks: Callable[["RunConfig"], list[Hook]] = lambda config: [],
+        hooks: Callable[["RunConfig"], Mapping[str, Hook]] = lambda config: {},
         *,
         processes: Processes = ALONE,
-        reserve: Sequence[float] = (),
+        kept: Kept | None = None,
+        reserve: Mapping[str, float] = MappingProxyType({}),
     ) -> Trainer:
         """The trainer, at the start of the run.
 
         Args:
             prepared: The pictures, of data.size.
             device: Where to train.
-            hooks: Makes the hooks.
+            hooks: Makes the hooks, by name.
             processes: Which of several processes that train together this is.
-            reserve: Seconds that a call of each hook is expected to take: see `Trainer`.
+            kept: Where the pictures will lie, for who has asked `place` already; None: asked here.
+            reserve: Seconds that a call of a hook is expected to take, by its name: see `Trainer`.
 
         Raises:
             ConfigError: Something does not fit together, or not this device.
@@ -241,8 +249,7 @@ class RunConfig:
         )
         self.optimizer.check_on(device)
         if device.type == "cuda":
-            torch.set_float32_matmul_precision("high" if training.tf32 else "highest")
-            torch.backends.cudnn.allow_tf32 = training.tf32
+            allow_tf32(training.tf32)
 
         denoiser = self.build_denoiser().to(device)
         loss = self.loss.build(denoiser.schedule, seed=self.seed).to(device)
@@ -270,7 +277,7 @@ class RunConfig:
         )
         return Trainer(
             gradients,
-            self._batches(prepared, device, processes),
+            self._batches(prepared, device, processes, kept),
             optimizer,
             rate=self.optimizer.rate,
             schedule=self.optimizer.schedule,
@@ -283,12 +290,13 @@ class RunConfig:
         )
 
     def _batches(
-        self, prepared: PreparedSet, device: torch.device, processes: Processes
+        self, prepared: PreparedSet, device: torch.device, processes: Processes, kept: Kept | None
     ) -> Callable[[int], Iterator[Batch]]:
         """From images seen to the batches that follow, of the pictures that are trained on."""
         count = len(prepared)
         train, _ = split(count, held_out_count(count, self.data.held_out))
-        pictures = keep(prepared, self.data.keep, device, processes=processes.world)
+        kept = kept or place(prepared, self.data.keep, device, processes=processes.local_world)
+        pictures = keep(prepared, kept, device)
         return lambda images: batches(
             pictures,
             batch=self.training.batch,

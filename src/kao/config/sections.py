@@ -174,7 +174,7 @@ class EMAConfig:
         snapshots: Images between snapshots of those averages, from which `kao ema` reconstructs
             any width; 0 takes none, "auto" 24 over the run.  Widths 0.05 and 0.25 are tracked for
             them where fewer than two are named.
-        offload: Keep the averages in the CPU's memory.
+        offload: Keep the averages in the CPU's memory; not with training.parallel = "fsdp".
 
     Raises:
         ConfigError: A value is out of range, or a width is named twice.

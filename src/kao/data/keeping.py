@@ -17,6 +17,7 @@ from torch import Tensor
 from kao.data.prepared import PreparedSet
 from kao.errors import ConfigError
 
+Kept = Literal["disk", "memory", "device"]
 Place = Literal["auto", "disk", "memory", "device"]
 
 _SHARE = 4
@@ -73,10 +74,8 @@ class Held:
         return self.images.index_select(0, indices.to(self.device))
 
 
-def place(
-    prepared: PreparedSet, asked: Place, device: torch.device, *, processes: int = 1
-) -> Place:
-    """Where the set will lie.
+def place(prepared: PreparedSet, asked: Place, device: torch.device, *, processes: int = 1) -> Kept:
+    """Where the set will lie: to be asked once, before it lies there and its room is gone.
 
     Args:
         prepared: The set.
@@ -114,27 +113,20 @@ def place(
     return "memory" if _SHARE * needed <= free else "disk"
 
 
-def keep(
-    prepared: PreparedSet, asked: Place, device: torch.device, *, processes: int = 1
-) -> Pictures:
+def keep(prepared: PreparedSet, where: Kept, device: torch.device) -> Pictures:
     """The pictures of a set, where they will lie while it is trained on.
 
     Args:
         prepared: The set; itself returned where it stays on disk.
-        asked: See `place`.
+        where: From `place`.
         device: Where it is trained on.
-        processes: How many on this machine hold the set, each for itself.
-
-    Raises:
-        ConfigError: As `place`.
     """
-    chosen = place(prepared, asked, device, processes=processes)
-    if chosen == "disk":
+    if where == "disk":
         return prepared
     images = torch.empty(
         prepared.images.shape,
         dtype=torch.uint8,
-        device=device if chosen == "device" else torch.device("cpu"),
+        device=device if where == "device" else torch.device("cpu"),
     )
     # In parts, since the GPU's copy must not need the set in memory a second time.
     for start in range(0, len(prepared), _PART):

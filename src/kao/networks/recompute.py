@@ -6,7 +6,8 @@ step costs up to one forward pass more, a third of its operations.  No number ch
 run sees the same inputs, the same precision and, for dropout, the same state of torch's generator.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import partial
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -53,7 +54,8 @@ def recompute(network: nn.Module, mode: Mode) -> None:
       inputs, with the joining inside; of the head its input.  About one feature map a stage.
 
     The parts' methods are replaced on the instances, so that parameters, names in the state dict
-    and hooks stay as they are.  Without gradients, as in drawing, nothing is different.
+    and hooks stay as they are; a copy of the network recomputes its own parts.  Without gradients,
+    as in drawing, nothing is different.
 
     Args:
         network: Changed in place; an earlier mode is undone first.
@@ -77,16 +79,15 @@ def recompute(network: nn.Module, mode: Mode) -> None:
     elif mode == "all":
         chosen = network.parts()
     for owner, method in chosen:
-        setattr(owner, method, _twice(getattr(owner, method)))
+        # Not a closure: what copies or pickles the owner must find it in here.
+        setattr(owner, method, partial(_twice, owner, method))
 
 
-def _twice(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The same function, run once more for its gradient."""
-
-    def forward(*inputs: Tensor | None) -> Tensor:
-        if not torch.is_grad_enabled():
-            return run(*inputs)
-        output: Tensor = checkpoint(run, *inputs, use_reentrant=False)
-        return output
-
-    return forward
+def _twice(owner: nn.Module, method: str, *inputs: Tensor | None) -> Tensor:
+    """The method of the owner's class, run once more for its gradient."""
+    run = partial(getattr(type(owner), method), owner)
+    if not torch.is_grad_enabled():
+        plain: Tensor = run(*inputs)
+        return plain
+    output: Tensor = checkpoint(run, *inputs, use_reentrant=False)
+    return output

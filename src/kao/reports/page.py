@@ -196,7 +196,9 @@ def _figures(record: RunRecord) -> str:
 
 
 def _techniques(record: RunRecord) -> str:
-    rows = techniques(record.configuration, _start(record))
+    starts = [session.start for session in record.sessions]
+    pieces = next((step.get("micro_batch") for step in record.of("train")[-1:]), None)
+    rows = techniques(record.configuration, starts, micro_batch=pieces)
     return section("How it was trained", table(rows))
 
 

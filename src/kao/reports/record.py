@@ -9,6 +9,7 @@ from typing import Any
 
 from kao.errors import CheckpointError
 from kao.tracking import METRICS, read_events
+from kao.training import band_names
 
 Event = Mapping[str, Any]
 """One line of metrics.jsonl."""
@@ -16,7 +17,7 @@ Event = Mapping[str, Any]
 Point = tuple[float, float]
 """(images seen, value), both finite."""
 
-BANDS = ("<-4", "-4..-2", "-2..0", "0..2", "2..4", ">4")
+BANDS = tuple(band_names())
 """Bands of log-snr by which losses are told apart, noisiest first."""
 
 
@@ -59,7 +60,7 @@ class RunRecord:
         kept: Events of all kinds, in order.  What a killed session did after the checkpoint
             that the next one resumed from is left out: no weight remembers it.
         grids: Grids of the averaged weights, or of the raw ones where there are no others,
-            by images seen.
+            by images seen; those of steps that were done again are left out, too.
     """
 
     path: Path
@@ -82,12 +83,13 @@ class RunRecord:
             )
         # An event of another shape than the trackers write was not written by one.
         events = [e for e in read_events(path) if isinstance(e.get("images"), int)]
+        kept = _kept(events)
         return cls(
             path=path,
             configuration=_text(path / "run.toml"),
             sessions=_sessions(events),
-            kept=_kept(events),
-            grids=_grids(path / "samples"),
+            kept=kept,
+            grids=_grids(path / "samples", told=[e for e in kept if e["event"] == "samples"]),
         )
 
     @property
@@ -169,9 +171,13 @@ def _kept(events: Sequence[Event]) -> list[Event]:
     return kept
 
 
-def _grids(folder: Path) -> list[Grid]:
+def _grids(folder: Path, *, told: Sequence[Event]) -> list[Grid]:
+    """Those that events tell of; all, where none tells of any."""
     kinds: dict[str, list[Grid]] = {"ema": [], "raw": []}
+    names = {Path(str(event.get("file"))).name for event in told}
     for path in sorted(folder.glob("*.png")):
+        if names and path.name not in names:
+            continue
         if found := re.fullmatch(r"(\d+)-(ema|raw)", path.stem):
             kinds[found[2]].append(Grid(int(found[1]), path))
     return sorted(kinds["ema"] or kinds["raw"], key=lambda grid: grid.images)

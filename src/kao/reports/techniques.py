@@ -1,7 +1,8 @@
-"""How a run was trained, technique by technique, as its configuration and its start tell."""
+"""How a run was trained, technique by technique, as its configuration and its starts tell."""
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from kao.reports.record import Event, mapping
@@ -12,15 +13,18 @@ Row = tuple[str, str]
 _Table = Mapping[str, Any]
 
 
-def techniques(configuration: str, start: Event) -> list[Row]:
+def techniques(
+    configuration: str, starts: Sequence[Event], *, micro_batch: int | None = None
+) -> list[Row]:
     """What a run used, and in one last row what it did without.
 
-    A page must come of every run, so what is missing, or was written by another version, is
-    passed over.
+    What changed when the run was taken up is told in order: "bf16, then fp32".  A page must come of
+    every run, so what is missing, or was written by another version, is passed over.
 
     Args:
         configuration: The text of run.toml.
-        start: The newest "start" event.
+        starts: The "start" events, in order.
+        micro_batch: Pictures at once that the run came to, where memory held no more.
 
     Returns:
         Rows for a table; none where the configuration cannot be read.
@@ -32,7 +36,12 @@ def techniques(configuration: str, start: Event) -> list[Row]:
     training = mapping(config, "training")
     if not training:
         return []
-    told = {name: tell(config, start) for name, tell in _ROWS.items()}
+    if micro_batch is not None:
+        config = {**config, "training": {**training, "micro_batch": micro_batch}}
+    told = {
+        name: _in_turn(tell(config, start) for start in starts or [{}])
+        for name, tell in _ROWS.items()
+    }
     rows = [(name, text) for name, text in told.items() if text]
     without = [name.lower() for name in _OPTIONAL if not told[name]]
     return [*rows, *([("Not used", ", ".join(without))] if without else [])]
@@ -40,18 +49,18 @@ def techniques(configuration: str, start: Event) -> list[Row]:
 
 def _batch(config: _Table, start: Event) -> str:
     training = mapping(config, "training")
-    micro = start.get("micro_batch", training.get("micro_batch"))
     return _listed(
         _worded(training.get("batch"), "{:,} pictures a step"),
-        _worded(micro, "at most {:,} at once"),
+        _worded(training.get("micro_batch"), "at most {:,} at once"),
     )
 
 
 def _processes(config: _Table, start: Event) -> str:
     world = start.get("processes")
-    if not isinstance(world, int) or world < 2:
+    if not isinstance(world, int):
         return ""
-    return _listed(str(world), _text(mapping(config, "training").get("parallel")))
+    how = _text(mapping(config, "training").get("parallel")) if world > 1 else ""
+    return _listed(str(world), how)
 
 
 def _precision(config: _Table, start: Event) -> str:
@@ -117,12 +126,12 @@ def _pictures(config: _Table, start: Event) -> str:
 
 
 def _held_out(config: _Table, start: Event) -> str:
-    asked = start.get("held_out", mapping(config, "data").get("held_out"))
-    return _worded(asked, "{:,} pictures")
+    return _worded(mapping(config, "data").get("held_out"), "{:,} pictures")
 
 
 _ROWS: Mapping[str, Callable[[_Table, Event], str]] = {
     "Length": lambda config, start: _text(config.get("length")),
+    "Branched from": lambda config, start: _text(start.get("branched_from")),
     "Batch": _batch,
     "Processes": _processes,
     "Precision": _precision,
@@ -145,6 +154,11 @@ _OPTIONAL = (
     "Channels last",
     "Augmentation",
 )
+
+
+def _in_turn(told: Iterable[str]) -> str:
+    """What was so first, and what then."""
+    return ", then ".join(text for text, _ in groupby(text for text in told if text))
 
 
 def _listed(*parts: str) -> str:

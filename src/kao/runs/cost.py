@@ -14,29 +14,16 @@ _BYTES = 4
 def estimate(config: RunConfig) -> list[str]:
     """Parameters, operations, memory and disk, a line each.
 
-    Memory is that of a step: weights and gradients, what the optimiser remembers, the averages,
-    and what the forward pass of one piece of the batch keeps, with gradient checkpointing as it
-    is set.  In bf16 the kept part is about half of float32's.
-
     Args:
         config: Checked.
     """
     network = config.build_denoiser("meta").network
     shape = (CHANNELS, config.data.size, config.data.size)
-    weights = parameters(network)
-    operations = flops(network, shape)
-    recompute(network, config.training.gradient_checkpointing)
-    pieces = config.training.micro_batch
-    at_once = config.training.batch if pieces == "auto" else min(pieces, config.training.batch)
-    kept = activation_bytes(network, shape, batch=at_once)
-    if config.training.precision in ("bf16", "fp16"):
-        kept //= 2
-    copies = 2 + moments(config) + (0 if config.ema.offload else averages(config))
-    total = round(copies * _BYTES * weights) + kept
+    at_once = _at_once(config, world=1)
     lines = [
-        f"parameters: {weights:,}",
-        f"operations a picture, forward: {operations / 1e9:.2f} GFLOP",
-        f"memory of a step, estimated: {_megabytes(total)}"
+        f"parameters: {parameters(network):,}",
+        f"operations a picture, forward: {flops(network, shape) / 1e9:.2f} GFLOP",
+        f"memory of a step, estimated: {_megabytes(step_bytes(config))}"
         + (f", {at_once} pictures at once" if at_once < config.training.batch else ""),
         f"disk for a checkpoint: {_megabytes(checkpoint_bytes(config))}, of which "
         f"{config.hooks.keep_last} stay",
@@ -50,6 +37,34 @@ def estimate(config: RunConfig) -> list[str]:
     return lines
 
 
+def step_bytes(config: RunConfig, *, world: int = 1) -> int:
+    """Memory that a step takes in each process, estimated.
+
+    Weights and gradients, what the optimiser remembers, the averages, and what the forward pass
+    of one piece of the batch keeps, with gradient checkpointing as it is set.  In bf16 the kept
+    part is about half of float32's.
+
+    Args:
+        config: Checked.
+        world: Processes that share the batch, each with a model of its own.
+    """
+    network = config.build_denoiser("meta").network
+    shape = (CHANNELS, config.data.size, config.data.size)
+    recompute(network, config.training.gradient_checkpointing)
+    kept = activation_bytes(network, shape, batch=_at_once(config, world=world))
+    if config.training.precision in ("bf16", "fp16"):
+        kept //= 2
+    copies = 2 + moments(config) + (0 if config.ema.offload else averages(config))
+    return round(copies * _BYTES * parameters(network)) + kept
+
+
+def _at_once(config: RunConfig, *, world: int) -> int:
+    """Pictures that go through the network of one process together."""
+    share = -(-config.training.batch // world)
+    pieces = config.training.micro_batch
+    return share if pieces == "auto" else min(pieces, share)
+
+
 def moments(config: RunConfig) -> float:
     """Numbers that the optimiser remembers for each weight, in float32's."""
     match config.optimizer.method:
@@ -59,8 +74,6 @@ def moments(config: RunConfig) -> float:
             return 1  # of what is not in matrices two, but that is little
         case AdamW8bit():
             return 0.5
-        case ScheduleFree():
-            return 2
         case _:
             return 2
 

@@ -1,29 +1,35 @@
 """What a run writes into its directory while it trains."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kao.config import RunConfig
-from kao.machine import memory
+from kao.diffusion import Denoiser
+from kao.machine import memory, reset_peaks
 from kao.runs.run import SAMPLES, draw, load_worse
 from kao.runs.weights import lent
 from kao.tracking import Tracker
 from kao.training import Trainer
 from kao.visualisation import grid, save_picture
 
+_CPU_BATCH, _GPU_BATCH = 8, 64
+"""Pictures of a grid at a time.  A stop waits for the batch in hand; a CPU draws eight at a time as
+fast as more, and a GPU does not."""
+
 
 class Trackers:
-    """Several trackers as one.
+    """Several trackers as one, called in the order in which they were added."""
 
-    Args:
-        trackers: Called in order.
-    """
+    def __init__(self) -> None:
+        self._trackers: list[Tracker] = []
 
-    def __init__(self, trackers: Sequence[Tracker]):
-        self._trackers = trackers
+    def add(self, tracker: Tracker) -> None:
+        """Let it have the events from now on."""
+        self._trackers.append(tracker)
 
     def event(self, kind: str, images: int, values: Mapping[str, Any]) -> None:
         """See `kao.tracking.Tracker`."""
@@ -39,6 +45,8 @@ class Trackers:
 class Log:
     """A line of metrics.jsonl.
 
+    Memory's peaks are those since the line before: of the steps, and of what hooks did in between.
+
     Args:
         tracker: Where it goes.
         every: Images between lines.
@@ -52,7 +60,7 @@ class Log:
         meter, images = trainer.meter, trainer.progress.images
         if meter.empty:
             return
-        for spike in meter.spikes(images):
+        for spike in meter.spikes:
             told = {"loss": spike.loss, "usual": spike.usual}
             self.tracker.event("spike", spike.images, told)
         values: dict[str, Any] = {
@@ -62,6 +70,9 @@ class Log:
             "ema_distance": {name: average.distance() for name, average in trainer.ema.items()},
             "memory": memory(trainer.device),
         }
+        reset_peaks(trainer.device)
+        if pieces := trainer.gradients.micro_batch:
+            values["micro_batch"] = pieces
         if (scaler := trainer.gradients.scaler) is not None:
             values["loss_scale"] = scaler.get_scale()
         self.tracker.event("train", images, values)
@@ -81,21 +92,41 @@ class Samples:
         self.run, self.config, self.tracker, self.every = run, config, tracker, every
 
     def __call__(self, trainer: Trainer) -> None:
-        """Draw, write the PNGs, tell the tracker; nothing on the way out of a stopped run."""
-        if trainer.stopping and trainer.done < 1:
-            return  # a thousand steps of many pictures may outlast whoever sent the signal
+        """Draw, write the PNGs, tell the tracker.
+
+        Nothing is written where a run is stopped before or meanwhile: a thousand steps of many
+        pictures may outlast whoever sent the signal, so it is asked for after each batch.
+        """
+        if trainer.leaving():
+            return
         denoiser, images = trainer.denoiser, trainer.progress.images
         config = self.config.with_learned_grid(trainer.loss.times.knots())
         worse = load_worse(config, device=trainer.device)
         # The averages come last: theirs is the newest grid of a run.
+        grids: dict[str, Tensor] = {}
         for kind, weights in {"raw": None, "ema": next(iter(trainer.ema.values())).average}.items():
             with lent(denoiser, weights), trainer.gradients.autocast():
-                indices = range(config.hooks.pictures)
-                drawn = draw(
-                    denoiser, config, indices=indices, worse=worse, processes=trainer.processes
-                )
-                pictures = torch.cat(list(drawn))
-            if trainer.processes.main:
-                file = Path(SAMPLES) / f"{images:09d}-{kind}.png"
-                save_picture(grid(pictures), self.run / file)
-                self.tracker.event("samples", images, {"file": file.as_posix()})
+                pictures = self._drawn(trainer, config, worse)
+            if pictures is None:
+                return
+            grids[kind] = pictures
+        for kind, pictures in grids.items() if trainer.processes.main else ():
+            file = Path(SAMPLES) / f"{images:09d}-{kind}.png"
+            save_picture(grid(pictures), self.run / file)
+            self.tracker.event("samples", images, {"file": file.as_posix()})
+
+    def _drawn(self, trainer: Trainer, config: RunConfig, worse: Denoiser | None) -> Tensor | None:
+        """The pictures of a grid, uint8, (n, 3, S, S); None where the run is to stop."""
+        batches = []
+        for batch in draw(
+            trainer.denoiser,
+            config,
+            indices=range(config.hooks.pictures),
+            batch=_CPU_BATCH if trainer.device.type == "cpu" else _GPU_BATCH,
+            worse=worse,
+            processes=trainer.processes,
+        ):
+            batches.append(batch)
+            if trainer.leaving():
+                return None
+        return torch.cat(batches)

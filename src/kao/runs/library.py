@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kao.errors import KaoError
 from kao.machine import device
-from kao.processes import join
+from kao.processes import join, leave
 from kao.runs.ask import Ask
 from kao.runs.run import Run, draw
 from kao.runs.start import Session, finish, open_session
@@ -65,6 +65,9 @@ def train(
         raise
     except KeyboardInterrupt:
         finish(session)
+        raise
+    except Exception:
+        leave(waiting=False)  # the other processes know nothing of it
         raise
     else:
         finish(session)

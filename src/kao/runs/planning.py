@@ -1,10 +1,12 @@
 """Which configuration a run would have, before its pictures are looked at."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from kao.checkpoints import Checkpoint
+from kao.checkpoints import Checkpoint, Snapshot
 from kao.config import RunConfig, dump, load_config
 from kao.data.sources import open_source
 from kao.errors import CheckpointError, ConfigError, OutputError
@@ -22,6 +24,7 @@ from kao.runs.sizing import (
     with_precision,
 )
 from kao.runs.timetable import with_intervals
+from kao.tracking import read_events
 from kao.training import Length
 
 _SIGNAL = 0.1
@@ -35,17 +38,19 @@ class Plan(NamedTuple):
         config: Checked; "auto" where a run that begins leaves it open.
         exists: Whether there is a run to go on with, or to branch from.
         notes: What changes in it.
+        ask: What is asked for; of a branch that was begun already, to go on with it.
     """
 
     config: RunConfig
     exists: bool
     notes: list[str]
+    ask: Ask
 
 
 def configure(ask: Ask, device: torch.device) -> Plan:
     """The configuration that is asked for, before pictures are looked at.
 
-    A directory whose run has not come to its first checkpoint begins anew.
+    A directory whose run has not come to its first checkpoint begins anew.  Nothing is written.
 
     Args:
         ask: What is asked for.
@@ -54,9 +59,13 @@ def configure(ask: Ask, device: torch.device) -> Plan:
     Raises:
         ConfigError: A key or value cannot work, no pictures are named, or the run exists with
             another configuration (the keys that differ are named).
-        CheckpointError: The worse model of [sampling.guidance] is missing.
+        CheckpointError: The run's checkpoints, or the worse model of [sampling.guidance], are
+            missing.
+        OutputError: There is another run where the branch is to be.
     """
-    exists = (ask.run / CONFIG).is_file() and bool(Checkpoint.all(ask.run))
+    ask = _meant(ask)
+    _refuse_lost(ask.home)
+    exists = _exists(ask)
     if ask.branch is not None:
         config, notes = _branch(ask)
     elif exists:
@@ -76,7 +85,43 @@ def configure(ask: Ask, device: torch.device) -> Plan:
     check_drawing(config)
     if config.training.precision != "auto":
         check_precision(config.training.precision, device)
-    return Plan(config, exists, notes)
+    return Plan(config, exists, notes, ask)
+
+
+def _meant(ask: Ask) -> Ask:
+    """What is asked for; where a branch of this run was begun already, to go on with that."""
+    if ask.branch is None or not Checkpoint.all(ask.branch):
+        return ask
+    origin = origin_of(ask.branch)
+    # RUN/checkpoints/000012800
+    if origin is None or Path(origin).parents[1].resolve() != ask.run.resolve():
+        return ask
+    return replace(ask, run=ask.branch, branch=None)
+
+
+def origin_of(run: Path) -> str | None:
+    """The checkpoint that a run was branched from; None where it was not."""
+    told = (event.get("branched_from") for event in read_events(run))
+    return next((origin for origin in told if origin), None)
+
+
+def _refuse_lost(run: Path) -> None:
+    """Raise a CheckpointError where a run has saved something, and nothing of it is there.
+
+    To begin anew would remove what is left of it.
+    """
+    if Checkpoint.all(run):
+        return
+    saved = any(event["event"] == "checkpoint" for event in read_events(run))
+    if saved or Snapshot.all(run):
+        raise CheckpointError(
+            f"{run} was saved, and its checkpoints are missing: bring them back, or give another "
+            f"--run."
+        )
+
+
+def _exists(ask: Ask) -> bool:
+    return (ask.run / CONFIG).is_file() and bool(Checkpoint.all(ask.run))
 
 
 def _signal_at_the_end(config: RunConfig) -> list[str]:
@@ -97,14 +142,14 @@ def _branch(ask: Ask) -> tuple[RunConfig, list[str]]:
     """The configuration of a branch, and notes on what changes in it.
 
     Raises:
-        OutputError: There is a branch of that name.
+        OutputError: There is another run of that name.
         CheckpointError: There is nothing to branch from.
         ConfigError: What was learned cannot be carried into that configuration.
     """
     if Checkpoint.all(ask.home):
         raise OutputError(
-            f"{ask.branch} exists already: go on with it with --run {ask.branch} and without "
-            f"--branch, or give the branch another name."
+            f"{ask.branch} exists already and is no branch of {ask.run}: go on with it with --run "
+            f"{ask.branch} and without --branch, or give the branch another name."
         )
     config, notes = branched(ask)
     checkpoint, _ = Checkpoint.latest(ask.run)
@@ -130,13 +175,13 @@ def plan(ask: Ask, device: torch.device) -> RunConfig:
     Raises:
         KaoError: As `open_session`, where it can be known.
     """
-    config, exists, _ = configure(ask, device)
+    config, exists, _, ask = configure(ask, device)
     data = config.data
     source = open_source(data.source, size=data.size, classes=data.classes)
+    config = with_precision(config, device)
     if not exists and ask.recipe is None:
         asked = ask.request(None).table
-        config = sized(regularised(config, asked, len(source)), asked)
-    config = with_precision(config, device)
+        config = sized(regularised(config, asked, len(source)), asked, device)
     length = Length.parse(config.length, batch=config.training.batch)
     return with_intervals(config, length.images) if length.images else config
 
@@ -149,7 +194,6 @@ def waiting(ask: Ask, config: RunConfig) -> list[str]:
         config: From `plan`.
     """
     timed = Length.parse(config.length, batch=config.training.batch).minutes > 0
-    begun = config.hooks.log != "auto"
-    if ask.recipe is not None or not timed or begun:
+    if ask.recipe is not None or not timed or _exists(ask):
         return []
     return Open.of(config, ask.request(None).table).keys

@@ -6,6 +6,7 @@ import torch
 
 from kao.config import RunConfig
 from kao.data.prepared import PreparedSet
+from kao.machine import release
 from kao.processes import ALONE, Processes
 from kao.training.selftest import PrecisionTest, compare_precision
 
@@ -44,6 +45,7 @@ def trusted(
         training=replace(training, compile=False),
     )
     test: PrecisionTest | None = compare_precision(once.build(prepared, device))
+    release(device)  # so that the run finds all memory free
     test = processes.broadcast(test)
     if test is None or test.passed:
         return config, [test.sentence] if test else []

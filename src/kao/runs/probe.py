@@ -8,6 +8,7 @@ import torch
 
 from kao.config import RunConfig
 from kao.data.prepared import PreparedSet
+from kao.machine import release
 from kao.processes import ALONE, Processes
 from kao.runs.cost import checkpoint_bytes, snapshot_bytes
 from kao.runs.held_out import images_a_call
@@ -33,21 +34,24 @@ def probe(
     """Train a little, draw a little.
 
     Args:
-        config: Of a run in minutes, with its precision resolved.
+        config: With its precision resolved.
         prepared: The pictures.
         device: Where to train.
         processes: Which of several that train together this is; all probe together.
         seconds: About how long to train, after two steps of warming up.
     """
     trainer = config.build(prepared, device, processes=processes)
-    image = _seconds_an_image(trainer, seconds)
-    budget = 60 * Length.parse(config.length, batch=config.training.batch).minutes
+    image, grid = _seconds_an_image(trainer, seconds), _seconds_a_grid(trainer, config)
+    del trainer
+    release(device)  # so that the run finds all memory free
+    length = Length.parse(config.length, batch=config.training.batch)
+    images = length.expected_images(1 / image)
     hooks = {
-        "samples": _seconds_a_grid(trainer, config),
+        "samples": grid,
         "checkpoints": checkpoint_bytes(config) / _DISK,
     }
     if config.data.held_out != 0:
-        hooks["held_out"] = image * images_a_call(round(budget / image / COUNTS["held_out"]))
+        hooks["held_out"] = image * images_a_call(round(images / COUNTS["held_out"]))
     if config.ema.snapshots != 0:
         hooks["snapshots"] = snapshot_bytes(config) / _DISK
     return Costs(image, hooks)
@@ -79,7 +83,15 @@ def _seconds_a_grid(trainer: Trainer, config: RunConfig) -> float:
     def drawn(pictures: int) -> float:
         started = time.perf_counter()
         with torch.no_grad(), trainer.gradients.autocast():
-            list(draw(trainer.denoiser, short, indices=range(pictures), worse=worse))
+            list(
+                draw(
+                    trainer.denoiser,
+                    short,
+                    indices=range(pictures),
+                    worse=worse,
+                    processes=trainer.processes,
+                )
+            )
         return time.perf_counter() - started
 
     drawn(1)

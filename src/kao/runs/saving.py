@@ -178,13 +178,29 @@ class Checkpoints:
         if self._due and (trainer.stopping or trainer.done >= 1):
             self(trainer)
 
+    def rescue(self, trainer: Trainer) -> None:
+        """Write one on the way out of a run that failed; tell if it cannot be.
+
+        Nothing is written on a step that was skipped, as in `__call__`.
+        """
+        if trainer.guard.streak:
+            return
+        images = trainer.progress.images
+        try:
+            self.save(trainer)
+        except OutputError as error:
+            self.notices.add(f"{error} {self._kept()}")
+            self.tracker.event("warning", images, {"message": str(error), "saved": self._saved})
+
     def save(self, trainer: Trainer) -> None:
-        """Write one now.
+        """Write one now, unless what is learned by these images is saved.
 
         Raises:
             OutputError: It cannot be written; earlier ones are untouched.
         """
         images, processes = trainer.progress.images, trainer.processes
+        if images == self._saved:
+            return
         main = processes.main
         learned = trainer.loss.state_dict()
         weights = {

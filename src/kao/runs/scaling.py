@@ -2,16 +2,21 @@
 
 For a given number of operations there is a best size of network: a smaller one has learned all
 it can, a larger one sees too few pictures.  Hoffmann et al. (2022) find for language that
-parameters and examples should both grow with the square root of the operations.  The exponent is
-borrowed from there; the anchor is measured here: the recipe's width is the best for about
-`ANCHOR_IMAGES` images.  Operations a picture go with width^2, so for n images at the recipe's
-width w0
+parameters and examples should both grow with the square root of the operations.  Operations a
+picture go with width^2, so in the time that n images take at the recipe's width w0
 
-    width = w0 (n / ANCHOR_IMAGES)^(1/4)     where time is given: a wider network sees fewer
-    width = w0 (n / ANCHOR_IMAGES)^(1/2)     where the images are given
+    width = w0 (n / ANCHOR_IMAGES)^(1/4)
 
-The batch grows with the square root of the images, so that steps do, too; the rate with the
-square root of the batch (Malladi et al. 2022) and falls with the width (Yang et al. 2022).
+is the best, and sees fewer images.  Where the images are given, the same width sees them all and
+takes longer; so there it is at most what takes `LONGER` times as long as the recipe's.
+
+The batch grows with the square root of the images that are seen, so that steps do, too; the rate
+with the square root of the batch (Malladi et al. 2022) and falls with the width (Yang et al. 2022).
+GroupNorm has as many groups as leave `GROUPED` channels in each (decision 0009).
+
+Measured here is the anchor alone: the recipe for 32x32 pixels, searched over ten minutes on two
+cores.  All else is borrowed: the exponents from language models; the rules for the rate from Adam,
+though the recipe trains with Muon; the anchor itself for every other size and machine.
 """
 
 import math
@@ -29,8 +34,16 @@ NARROWEST, WIDEST = 32, 256
 SMALLEST, LARGEST = 16, 256
 """Of the batch."""
 
+LONGER = 4
+"""Times that the recipe's width would take for the same images: the most that a width may."""
+
+GROUPED = 8
+"""Fewest channels of a group of a norm at a width that is chosen."""
+
 _MULTIPLE = 16
 """Of the width: groups and heads divide it, and products of matrices like it."""
+
+_MOST_GROUPS = 32
 
 Given = Literal["time", "images"]
 
@@ -41,12 +54,14 @@ class Open:
 
     Attributes:
         width: network.width.
+        groups: network.groups, which follow the width.
         batch: training.batch; closed, too, where the length is in steps.
         rate: optimizer.rate.
         warmup: optimizer.schedule.warmup.
     """
 
     width: bool
+    groups: bool
     batch: bool
     rate: bool
     warmup: bool
@@ -57,8 +72,10 @@ class Open:
         typed = leaves(asked)
         schedule = any(key.startswith("optimizer.schedule") for key in typed)
         in_steps = Length.parse(config.length, batch=1) != Length.parse(config.length, batch=2)
+        width = "network.width" not in typed and isinstance(config.network, UNetConfig)
         return cls(
-            width="network.width" not in typed and isinstance(config.network, UNetConfig),
+            width=width,
+            groups=width and "network.groups" not in typed,
             batch="training.batch" not in typed and not in_steps,
             rate="optimizer.rate" not in typed,
             warmup=not schedule,
@@ -69,13 +86,22 @@ class Open:
         """The keys that may be chosen."""
         keys = {
             "network.width": self.width,
+            "network.groups": self.groups,
             "training.batch": self.batch,
             "optimizer.rate": self.rate,
         }
         return [key for key, left in keys.items() if left]
 
 
-def scaled(config: RunConfig, open_: Open, *, images: float, given: Given) -> RunConfig:
+def scaled(
+    config: RunConfig,
+    open_: Open,
+    *,
+    images: float,
+    given: Given,
+    widest: int = WIDEST,
+    world: int = 1,
+) -> RunConfig:
     """The configuration with what was left open chosen for a budget.
 
     Args:
@@ -84,18 +110,26 @@ def scaled(config: RunConfig, open_: Open, *, images: float, given: Given) -> Ru
         images: That the run would see with `config` as it is.
         given: Whether the budget is a time, of which a wider network makes fewer images, or that
             number of images.
+        widest: Largest width that may be chosen.
+        world: Processes that share a batch, of which each gets as many pictures.
     """
     grown = images / ANCHOR_IMAGES
     wider = 1.0
     network = config.network
     if open_.width and isinstance(network, UNetConfig):
-        wish = network.width * grown ** (1 / 4 if given == "time" else 1 / 2)
-        width = _rounded(wish, multiple=math.lcm(_MULTIPLE, network.heads))
+        if given == "images":
+            widest = min(widest, int(math.sqrt(LONGER) * network.width))
+        wish = network.width * grown ** (1 / 4)
+        width = _rounded(wish, multiple=math.lcm(_MULTIPLE, network.heads), widest=widest)
         wider = width / network.width
-        config = replace(config, network=replace(network, width=width))
+        groups = network.groups
+        if open_.groups and width != network.width:
+            groups = _groups(width * min(network.levels))
+        config = replace(config, network=replace(network, width=width, groups=groups))
     if open_.batch:
         seen = images / wider**2 if given == "time" else images
         more = _power_of_two(config.training.batch * math.sqrt(seen / ANCHOR_IMAGES))
+        more = shared(more, world)
         times = more / config.training.batch
         config = replace(config, training=replace(config.training, batch=more))
     else:
@@ -104,6 +138,11 @@ def scaled(config: RunConfig, open_: Open, *, images: float, given: Given) -> Ru
         rate = config.optimizer.rate * math.sqrt(times) / wider
         config = replace(config, optimizer=replace(config.optimizer, rate=_two_digits(rate)))
     return _with_warmup(config, times) if open_.warmup else config
+
+
+def shared(batch: int, world: int) -> int:
+    """The smallest batch, from this one up, of which all processes get as many pictures."""
+    return -(-batch // world) * world
 
 
 def _with_warmup(config: RunConfig, times: float) -> RunConfig:
@@ -115,10 +154,15 @@ def _with_warmup(config: RunConfig, times: float) -> RunConfig:
     return replace(config, optimizer=replace(config.optimizer, schedule=longer))
 
 
-def _rounded(width: float, *, multiple: int) -> int:
+def _rounded(width: float, *, multiple: int, widest: int) -> int:
     least = -(-NARROWEST // multiple)
-    most = max(least, WIDEST // multiple)
+    most = max(least, widest // multiple)
     return multiple * min(most, max(least, round(width / multiple)))
+
+
+def _groups(channels: int) -> int:
+    """The largest power of two that leaves `GROUPED` channels or more in each."""
+    return min(_MOST_GROUPS, 2 ** int(math.log2(channels / GROUPED)))
 
 
 def _power_of_two(batch: float) -> int:

@@ -9,14 +9,15 @@ from kao.config import RunConfig, Table, dump, leaves
 from kao.config.run import CHANNELS
 from kao.data.prepared import PreparedSet
 from kao.data.split import held_out_count
-from kao.machine import best_precision
+from kao.machine import best_precision, free_memory
 from kao.networks import UNetConfig
 from kao.networks.cost import flops
 from kao.processes import ALONE, Processes
+from kao.runs.cost import step_bytes
 from kao.runs.precision import trusted
 from kao.runs.probe import probe
-from kao.runs.scaling import Open, scaled
-from kao.runs.timetable import Costs, timetable, with_intervals
+from kao.runs.scaling import WIDEST, Given, Open, scaled, shared
+from kao.runs.timetable import open_intervals, timetable, with_intervals
 from kao.training import Length
 
 SMALL_SET = 5_000
@@ -27,6 +28,10 @@ _ATTENDED = 16
 
 _FINE = 64
 """Largest size at which a GPU works on 2x2 pixels, as the finer network pays there."""
+
+_ROOM = 0.5
+"""Share of the free memory that a step of a chosen network may take; pictures, what kernels work
+in, and other programs have the rest."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +102,13 @@ def regularised(config: RunConfig, asked: Table, pictures: int) -> RunConfig:
     return replace(config, network=replace(network, dropout=0.1))
 
 
-def sized(config: RunConfig, asked: Table) -> RunConfig:
+def sized(config: RunConfig, asked: Table, device: torch.device) -> RunConfig:
     """Choose width, batch and rate of a recipe that nobody named for a length in images.
 
     Args:
         config: Of the default recipe.
         asked: What the user did set, which stays.
+        device: Where it will train.
 
     Returns:
         The configuration; as it was for a length in minutes, which needs a probe of the speed.
@@ -110,7 +116,9 @@ def sized(config: RunConfig, asked: Table) -> RunConfig:
     length = Length.parse(config.length, batch=config.training.batch)
     if not length.images:
         return config
-    return scaled(config, Open.of(config, asked), images=length.images, given="images")
+    open_ = Open.of(config, asked)
+    room = free_memory(device)
+    return _chosen(config, open_, images=length.images, given="images", room=room)
 
 
 def with_precision(config: RunConfig, device: torch.device) -> RunConfig:
@@ -131,7 +139,8 @@ def resolve(
 ) -> Resolved:
     """Replace every "auto" by a value, so that run.toml says what was run.
 
-    A run in minutes is probed once, for some seconds, unless nothing depends on it.
+    It is probed once, for some seconds, unless nothing depends on it: what is chosen for minutes
+    does, and so does what the user is told of a network that was chosen for images.
 
     Args:
         config: Checked.
@@ -147,34 +156,60 @@ def resolve(
     config = replace(with_precision(config, device), data=data)
     config, tested = trusted(config, prepared, device, chosen=left_open, processes=processes)
     length = Length.parse(config.length, batch=config.training.batch)
-    if length.images:
-        chosen = config if asked is None else sized(config, asked)
-        images = Length.parse(chosen.length, batch=chosen.training.batch).images
-        notes = [*tested, *_choices(config, chosen)]
-        return Resolved(with_intervals(chosen, images), notes, {})
+    open_ = Open.of(config, asked) if asked is not None else None
+    if open_ is None or not open_.keys:
+        if length.images:
+            return Resolved(with_intervals(config, length.images), tested, {})
+        if not open_intervals(config):
+            return Resolved(config, tested, {})
 
-    if asked is None and not _open_intervals(config):
-        return Resolved(config, tested, {})
+    world, tried = processes.world, config
+    if open_ is not None and open_.batch:
+        batch = shared(config.training.batch, world)
+        tried = replace(config, training=replace(config.training, batch=batch))
+    room = free_memory(device) // processes.local_world
+    costs = probe(tried, prepared, device, processes=processes)
     # Measured in every process, decided in one: choices must not differ.
-    costs: Costs = processes.broadcast(probe(config, prepared, device, processes=processes))
-    chosen, costs = (config, costs) if asked is None else _sized_by(costs, config, asked)
+    costs, room = processes.broadcast((costs, room))
+    chosen = config
+    if open_ is not None:
+        images, given = length.expected_images(1 / costs.image), _given(length)
+        chosen = _chosen(config, open_, images=images, given=given, room=room, world=world)
+        costs = costs.times(_operations(chosen) / _operations(config))
     resolved, plan = timetable(chosen, costs)
     notes = [*tested, *_choices(config, chosen), *plan.lines()]
-    return Resolved(resolved, notes, dict(costs.hooks))
+    return Resolved(resolved, notes, {} if length.images else dict(costs.hooks))
 
 
-def _open_intervals(config: RunConfig) -> bool:
-    hooks = config.hooks
-    every = (hooks.log, hooks.samples, hooks.checkpoints, hooks.held_out, config.ema.snapshots)
-    return "auto" in every
+def _given(length: Length) -> Given:
+    return "images" if length.images else "time"
 
 
-def _sized_by(costs: Costs, config: RunConfig, asked: Table) -> tuple[RunConfig, Costs]:
-    """Width, batch and rate for a length in minutes, and the costs that follow."""
-    length = Length.parse(config.length, batch=config.training.batch)
-    images = length.expected_images(1 / costs.image)
-    chosen = scaled(config, Open.of(config, asked), images=images, given="time")
-    return chosen, costs.times(_operations(chosen) / _operations(config))
+def _chosen(
+    config: RunConfig, open_: Open, *, images: int, given: Given, room: int, world: int = 1
+) -> RunConfig:
+    """What `scaled` chooses, with a network that leaves room in memory.
+
+    Args:
+        config: Of the default recipe, whose own width is taken to fit.
+        open_: What may be chosen.
+        images: That the run would see with `config` as it is.
+        given: What the length is given in.
+        room: Bytes that are free for each process.
+        world: Processes that share the batch.
+    """
+    widest = WIDEST
+    while True:
+        chosen = scaled(config, open_, images=images, given=given, widest=widest, world=world)
+        width = _width(chosen)
+        narrowest = width <= _width(config) or width > widest
+        if narrowest or step_bytes(chosen, world=world) <= _ROOM * room:
+            return chosen
+        widest = width - 1
+
+
+def _width(config: RunConfig) -> int:
+    return config.network.width if isinstance(config.network, UNetConfig) else 0
 
 
 def _operations(config: RunConfig) -> int:

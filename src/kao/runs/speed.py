@@ -5,7 +5,6 @@ two trainers live in one process and take rounds in turns, and what counts is th
 neighbouring rounds.
 """
 
-import gc
 import itertools
 import statistics
 import time
@@ -20,7 +19,15 @@ from kao.config import RunConfig
 from kao.config.run import CHANNELS
 from kao.data.prepared import PreparedSet
 from kao.errors import KaoError
-from kao.machine import allow_tf32, memory, peak_flops, reset_peaks, synchronize
+from kao.machine import (
+    allow_tf32,
+    give_back_freed_memory,
+    memory,
+    peak_flops,
+    release,
+    reset_peaks,
+    synchronize,
+)
 from kao.networks.cost import flops
 from kao.runs.ladder import Rung, changed, plain, rungs
 from kao.training import Trainer
@@ -140,6 +147,7 @@ class Contender:
         self._stream = self.trainer.batches(0)
         self.round(_WARM_UP)
         kind = "allocated" if device.type == "cuda" else "cpu_rss"
+        give_back_freed_memory()
         reset_peaks(device)
         before = memory(device)[kind]
         self.seconds_a_step = self.round(1)
@@ -211,13 +219,13 @@ class _Climber:
         # Whatever torch, a compiler or a driver refuses is RuntimeError, memory included.
         except (KaoError, RuntimeError) as error:
             verdict = f"does not run: {str(error).strip().partition(chr(10))[0]}"
-            _clear(self._device)
+            release(self._device)
             return Outcome(rung, config, None, verdict)
         verdict = _verdict(rung, measured, alone=self._best is None)
         if verdict == TAKEN:
             self._best = contender
         del contender
-        _clear(self._device)
+        release(self._device)
         return Outcome(rung, config, measured, verdict)
 
     def _measure(self, contender: Contender) -> Measured:
@@ -255,13 +263,6 @@ class _Climber:
         if key not in self._peaks:
             self._peaks[key] = peak_flops(self._device, _DTYPES[training.precision])
         return 3 * self._forward * speed / self._peaks[key]
-
-
-def _clear(device: torch.device) -> None:
-    """Free the trainers that are gone; they hold themselves in circles."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 def _held(trainer: Trainer) -> int:

@@ -1,39 +1,44 @@
 """Starting a run, or taking it up where it stopped."""
 
-import shutil
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 import torch
 
-from kao.checkpoints import Checkpoint, Snapshot
+from kao.checkpoints import Checkpoint
 from kao.config import RunConfig, dump, load_config
 from kao.config.run import CHANNELS
 from kao.data.keeping import place
 from kao.data.prepare import prepare
 from kao.data.prepared import PreparedSet
 from kao.data.sources import open_source
-from kao.errors import CheckpointError, ConfigError, KaoError, OutputError, TrainingError
-from kao.files import LOCK, hold, write_text, writing
+from kao.errors import (
+    CheckpointError,
+    ConfigError,
+    KaoError,
+    LoneError,
+    OutputError,
+    TrainingError,
+)
 from kao.machine import describe, keep_freed_memory, versions
 from kao.networks.cost import flops, parameters
-from kao.processes import TURNS, Processes, join
+from kao.processes import TURNS, Processes, join, leave
 from kao.runs.ask import Ask
 from kao.runs.averages import Snapshots
 from kao.runs.blackbox import BlackBox
-from kao.runs.changes import once_open, open_intervals, refuse_changes
+from kao.runs.changes import once_open, recipe_of, refuse_changes
+from kao.runs.directory import held, refuse_foreign, write
 from kao.runs.held_out import HeldOut
 from kao.runs.hooks import Log, Samples, Trackers
-from kao.runs.planning import configure
+from kao.runs.planning import configure, origin_of
 from kao.runs.restoring import carry, restore
-from kao.runs.run import CONFIG, SAMPLES, Run
+from kao.runs.run import CONFIG, Run
 from kao.runs.saving import Checkpoints, Forgiving, Notices, Patient
 from kao.runs.sizing import regularised, resolve
-from kao.runs.timetable import intervals
-from kao.tracking import Jsonl, TensorBoard, Tracker, Wandb, read_events
+from kao.runs.timetable import intervals, open_intervals
+from kao.tracking import Jsonl, TensorBoard, Tracker, Wandb
 from kao.training import Hook, Trainer
 
 
@@ -70,7 +75,8 @@ class Session:
 def open_session(ask: Ask, device: torch.device) -> Session:
     """Prepare the pictures, resolve the configuration, build the trainer, take up the run.
 
-    Several processes do this together; the first of them writes.
+    Several processes do this together; the first of them writes.  It decides, builds and restores
+    before it writes, so that a start that is refused changes nothing of a run.
 
     Args:
         ask: What is asked for.
@@ -82,9 +88,100 @@ def open_session(ask: Ask, device: torch.device) -> Session:
     processes = join(device)
     if device.type == "cpu":
         keep_freed_memory()
-    config, exists, notes = configure(ask, device)
+    decided = _decide(ask, device, processes)
+    ask, config, prepared, notes = decided.ask, decided.config, decided.prepared, decided.notes
+    with ExitStack() as undo:
+        lock = held(ask.home, tell=notes.append) if processes.main else None
+        if lock is not None:
+            undo.callback(lock.close)
+        checkpoint, damages = processes.broadcast(_newest(ask, config) if processes.main else None)
+        notes += damages
+        origin = _origin(ask, checkpoint)
+        resumed = checkpoint.images if checkpoint else None
+
+        run, notices, tracker = Run(ask.home), Notices(), Trackers()
+        undo.callback(tracker.close)
+        checkpoints = Checkpoints(
+            run.path,
+            config,
+            tracker,
+            notices,
+            every=int(config.hooks.checkpoints),
+            card={"branched_from": origin} if origin else {},
+            saved=None if ask.branch else resumed,
+        )
+        hooks = _hooks(run, config, prepared, tracker, notices, checkpoints)
+        kept = place(prepared, config.data.keep, device, processes=processes.local_world)
+        trainer = config.build(
+            prepared,
+            device,
+            lambda _: hooks,
+            processes=processes,
+            kept=kept,
+            reserve=decided.reserve,
+        )
+        if processes.main:
+            trainer.guard.tell = BlackBox(run.path, tracker, notices)
+        if checkpoint:
+            notes += _filled(trainer, checkpoint, ask, config)
+        if processes.main:
+            _connect(tracker, run, config, notices)
+
+        # Nothing is refused from here on, but by the disk.
+        if processes.main:
+            write(ask, config, prepared, checkpoint)
+            _log(tracker, run, config, notices, images=resumed or 0)
+        processes.wait()
+        shape = (CHANNELS, config.data.size, config.data.size)
+        start = {
+            "machine": describe(),
+            "versions": versions(),
+            "processes": processes.world,
+            "parameters": parameters(trainer.denoiser),
+            "flops": flops(config.build_denoiser("meta").network, shape),
+            "precision": config.training.precision,
+            "pictures": len(prepared),
+            "keep": kept,
+            "resumed": resumed is not None,
+            "recipe": recipe_of(ask.run) if resumed is not None and not ask.branch else ask.recipe,
+            "auto": decided.opened or once_open(ask),
+            **({"branched_from": origin} if origin else {}),
+        }
+        tracker.event("start", trainer.progress.images, start)
+        if ask.branch:
+            checkpoints.save(trainer)  # so that the branch goes on if it is killed before its first
+        undo.pop_all()
+    return Session(
+        run, config, trainer, tracker, prepared, lock, resumed, checkpoints, notices, notes
+    )
+
+
+@dataclass(frozen=True)
+class _Decided:
+    """What a run will be.
+
+    Attributes:
+        ask: What is asked for.
+        config: Resolved.
+        prepared: The pictures.
+        opened: The intervals that were "auto" until now.
+        reserve: Seconds that a call of each hook is expected to take; see `Resolved`.
+        notes: What the user should be told.
+    """
+
+    ask: Ask
+    config: RunConfig
+    prepared: PreparedSet
+    opened: list[str]
+    reserve: Mapping[str, float]
+    notes: list[str]
+
+
+def _decide(ask: Ask, device: torch.device, processes: Processes) -> _Decided:
+    """What a run will be; nothing is written into its directory."""
+    config, exists, notes, ask = configure(ask, device)
     if processes.main:
-        _refuse_foreign(ask.home)
+        refuse_foreign(ask.home)
     prepared = _prepared(config, processes)
     if exists and prepared.fingerprint != config.data.fingerprint:
         raise ConfigError(
@@ -100,64 +197,7 @@ def open_session(ask: Ask, device: torch.device) -> Session:
         resolved = resolve(config, prepared, device, asked=asked, processes=processes)
         config, reserve = resolved.config, resolved.reserve
         notes = [*notes, *resolved.notes]
-
-    lock = _held(ask.home) if processes.main else None
-    checkpoint, more = processes.broadcast(_newest(ask, config) if processes.main else None)
-    notes += more
-    if processes.main:
-        _write_directory(ask.home, config, prepared)
-        Snapshot.drop(ask.home, newer_than=checkpoint.images if checkpoint else 0)
-    processes.wait()
-    run = Run(ask.home)
-    origin = _origin(ask, checkpoint)
-    resumed = checkpoint.images if checkpoint else None
-    notices = Notices()
-    tracker = _trackers(run, config, notices, processes, images=resumed or 0)
-    checkpoints = Checkpoints(
-        run.path,
-        config,
-        tracker,
-        notices,
-        every=int(config.hooks.checkpoints),
-        card={"branched_from": origin} if origin else {},
-        saved=None if ask.branch else resumed,
-    )
-    hooks = _hooks(run, config, prepared, tracker, notices, checkpoints)
-    trainer = config.build(
-        prepared,
-        device,
-        lambda _: list(hooks.values()),
-        processes=processes,
-        reserve=[reserve.get(name, 0.0) for name in hooks],
-    )
-    if processes.main:
-        trainer.guard.tell = BlackBox(run.path, tracker, notices)
-    if checkpoint and ask.branch:
-        notes.append(f"{ask.branch} begins with what {checkpoint.path} has learned.")
-        there = load_config(checkpoint.config, str(checkpoint.path / CONFIG))
-        notes += carry(checkpoint, trainer, there=there, now=config)
-    elif checkpoint:
-        restore(checkpoint, trainer)
-    shape = (CHANNELS, config.data.size, config.data.size)
-    start = {
-        "machine": describe(),
-        "versions": versions(),
-        "processes": processes.world,
-        "parameters": parameters(trainer.denoiser),
-        "flops": flops(config.build_denoiser("meta").network, shape),
-        "precision": config.training.precision,
-        "pictures": len(prepared),
-        "keep": place(prepared, config.data.keep, device, processes=processes.world),
-        "resumed": resumed is not None,
-        "auto": opened or once_open(ask),
-        **({"branched_from": origin} if origin else {}),
-    }
-    tracker.event("start", trainer.progress.images, start)
-    if ask.branch:
-        checkpoints.save(trainer)  # so that the branch goes on if it is killed before its first
-    return Session(
-        run, config, trainer, tracker, prepared, lock, resumed, checkpoints, notices, notes
-    )
+    return _Decided(ask, config, prepared, opened, reserve, list(notes))
 
 
 def _prepared(config: RunConfig, processes: Processes) -> PreparedSet:
@@ -175,13 +215,6 @@ def _prepared(config: RunConfig, processes: Processes) -> PreparedSet:
     return prepared
 
 
-def _held(path: Path) -> IO[str]:
-    """A run directory with what belongs there, kept from other processes."""
-    with writing(path):
-        (path / SAMPLES).mkdir(parents=True, exist_ok=True)
-    return hold(path)
-
-
 def _newest(ask: Ask, config: RunConfig) -> tuple[Checkpoint | None, list[str]]:
     """The checkpoint to go on from, and a note on each that is damaged."""
     checkpoint, damages = Checkpoint.latest(ask.run)
@@ -196,7 +229,6 @@ def _newest(ask: Ask, config: RunConfig) -> tuple[Checkpoint | None, list[str]]:
     if ask.branch is None:
         saved = load_config(checkpoint.config, str(checkpoint.path / CONFIG))
         refuse_changes(saved, config, f"{checkpoint.path}")
-        Checkpoint.set_aside(ask.run, newer_than=checkpoint.images)
     return checkpoint, [f"{damage}: going back to {checkpoint.path.name}." for damage in damages]
 
 
@@ -204,42 +236,33 @@ def _origin(ask: Ask, checkpoint: Checkpoint | None) -> str | None:
     """The checkpoint that a run was branched from, now or when it began."""
     if ask.branch:
         return str(checkpoint.path) if checkpoint else None
-    told = (event.get("branched_from") for event in read_events(ask.run))
-    return next((origin for origin in told if origin), None)
+    return origin_of(ask.run)
 
 
-def _refuse_foreign(path: Path) -> None:
-    """Raise an OutputError for a folder that holds something and is no run."""
-    if not path.is_dir() or (path / CONFIG).is_file():
-        return
-    found = sorted(entry.name for entry in path.iterdir() if entry.name not in (LOCK, SAMPLES))
-    if found:
-        raise OutputError(
-            f"{path} is no run and holds {found[0]}"
-            f"{f' and {len(found) - 1} more' if len(found) > 1 else ''}: give an empty or new "
-            f"folder with --run."
-        )
+def _filled(trainer: Trainer, checkpoint: Checkpoint, ask: Ask, config: RunConfig) -> list[str]:
+    """Put what was learned into a trainer; returns what the user should be told of it."""
+    if ask.branch is None:
+        restore(checkpoint, trainer)
+        return []
+    there = load_config(checkpoint.config, str(checkpoint.path / CONFIG))
+    return [
+        f"{ask.branch} begins with what {checkpoint.path} has learned.",
+        *carry(checkpoint, trainer, there=there, now=config),
+    ]
 
 
-def _write_directory(path: Path, config: RunConfig, prepared: PreparedSet) -> None:
-    with writing(path):
-        for name in ("audit.json", "contact.png"):
-            shutil.copyfile(prepared.path / name, path / name)
-    write_text(path / CONFIG, config.to_toml())
-
-
-def _trackers(
-    run: Run, config: RunConfig, notices: Notices, processes: Processes, *, images: int
-) -> Trackers:
-    if not processes.main:
-        return Trackers([])
-    trackers: list[Tracker] = [Jsonl(run.path, images=images)]
-    if config.tracking.tensorboard:
-        trackers.append(TensorBoard(run.path, images=images))
+def _connect(tracker: Trackers, run: Run, config: RunConfig, notices: Notices) -> None:
+    """Add the tracker that may be refused, by a service."""
     if config.tracking.wandb:
         project = config.tracking.project
-        trackers.append(Wandb(run.path, project=project, config=dump(config)))
-    return Trackers([Patient(tracker, notices) for tracker in trackers])
+        tracker.add(Patient(Wandb(run.path, project=project, config=dump(config)), notices))
+
+
+def _log(tracker: Trackers, run: Run, config: RunConfig, notices: Notices, *, images: int) -> None:
+    """Add the trackers that write into the directory; what they have past those images goes."""
+    tracker.add(Patient(Jsonl(run.path, images=images), notices))
+    if config.tracking.tensorboard:
+        tracker.add(Patient(TensorBoard(run.path, images=images), notices))
 
 
 def _hooks(
@@ -272,7 +295,9 @@ def _hooks(
 def finish(session: Session, error: KaoError | None = None) -> str:
     """Save what is still unsaved, write the last event, let go of the directory.
 
-    After a loss that is no longer finite the weights before it are saved first.
+    After a loss that is no longer finite the weights before it are saved first, unless they are
+    those that the run was taken up with.  What ended one of several processes alone lets go of the
+    others instead: saving would take them all.
 
     Args:
         session: Whose steps have ended.
@@ -283,16 +308,22 @@ def finish(session: Session, error: KaoError | None = None) -> str:
 
     Raises:
         OutputError: The last weights cannot be saved, and nothing else has failed.
+        LoneError: Nor can they, since another process is gone.
     """
-    trainer, unsaved = session.trainer, None
+    trainer = session.trainer
+    unsaved: KaoError | None = None
+    alone = _alone(error, trainer.processes)
     try:
         if error is None:
             session.checkpoints.settle(trainer)
-        elif isinstance(error, TrainingError):
-            with suppress(KaoError):  # what ended the run is what the user must hear of
-                session.checkpoints(trainer)
-    except OutputError as refused:
+        elif isinstance(error, TrainingError) and not alone:
+            if trainer.progress.images > (session.resumed or 0):  # else there is nothing new
+                with suppress(KaoError):  # what ended the run is what the user must hear of
+                    session.checkpoints.rescue(trainer)
+    except KaoError as refused:
         unsaved = refused
+    if alone or _alone(unsaved, trainer.processes):
+        leave(waiting=False)
     failed = error is not None or unsaved is not None
     reason = "failed" if failed else "finished" if trainer.done >= 1 else "interrupted"
     session.tracker.event(
@@ -306,3 +337,14 @@ def finish(session: Session, error: KaoError | None = None) -> str:
     if unsaved is not None:
         raise unsaved
     return reason
+
+
+def _alone(error: KaoError | None, processes: Processes) -> bool:
+    """Whether an error ended this process, and others may go on without it.
+
+    A loss that is not finite is the same figure in all, and what the first one cannot write it
+    tells the others.
+    """
+    if error is None or processes.world == 1:
+        return False
+    return isinstance(error, LoneError) or not isinstance(error, TrainingError | OutputError)

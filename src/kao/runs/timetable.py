@@ -4,12 +4,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from kao.config import RunConfig
+from kao.config import RunConfig, dump, leaves
 from kao.runs.held_out import LEAST_INTERVAL
 from kao.training import Length
 
 COUNTS = {"log": 400, "samples": 8, "checkpoints": 10, "held_out": 40, "snapshots": 24}
 """How often each hook is called over a run whose intervals are "auto", its end included."""
+
+INTERVALS = (
+    "hooks.log",
+    "hooks.samples",
+    "hooks.checkpoints",
+    "hooks.held_out",
+    "ema.snapshots",
+)
+"""Keys of the images between two calls of each hook."""
 
 _SHARES = {"samples": 0.025, "checkpoints": 0.005, "snapshots": 0.005}
 """Largest shares of a run in minutes that the calls of a hook may take; the last call of each,
@@ -52,16 +61,18 @@ class Costs:
 
 @dataclass(frozen=True)
 class Timetable:
-    """The plan of a run in minutes.
+    """The plan of a run.
 
     Attributes:
+        given: What its length is given in; the other of minutes and images is expected.
         minutes: The whole run.
-        images: Expected, over all of it.
+        images: Over all of it.
         falls: Share of the run after which the learning rate falls; 1: it does not.
-        calls: How often each hook is called, the end included.
+        calls: About how often each hook is called, the end included.
         costs: What each call takes.
     """
 
+    given: Literal["time", "images"]
     minutes: float
     images: int
     falls: float
@@ -76,17 +87,21 @@ class Timetable:
 
     def lines(self) -> list[str]:
         """The plan, for the user."""
-        falls = ""
-        if self.falls < 1:
-            falls = f"; the learning rate falls from minute {self.falls * self.minutes:.3g} on"
+        speed = f"{1 / self.costs.image:,.0f}"
+        if self.given == "time":
+            expected = f"about {self.images:,} images at {speed} a second"
+            falls = f"minute {self.falls * self.minutes:.3g}"
+        else:
+            expected = f"about {_spoken(self.minutes)} at {speed} images a second"
+            falls = f"image {round(self.falls * self.images):,}"
+        falls = f"; the learning rate falls from {falls} on" if self.falls < 1 else ""
         told = [
             f"{self.calls[name]} {words[self.calls[name] > 1]}{self._each(name)}"
             for name, words in _WORDS.items()
             if name in self.calls
         ]
-        speed = 1 / self.costs.image
         lines = [
-            f"Planned: about {self.images:,} images at {speed:,.0f} a second{falls}.",
+            f"Planned: {expected}{falls}.",
             f"{_listed(told)} take {100 * self.share:.2g} % of the time.",
         ]
         if self.share > _MUCH:
@@ -104,16 +119,27 @@ class Timetable:
 
 
 def timetable(config: RunConfig, costs: Costs) -> tuple[RunConfig, Timetable]:
-    """Fill in the intervals of a run in minutes, so that hooks take a small share of its time.
+    """Fill in the intervals of a run, and say what it will do when.
+
+    Those of a run in minutes are such that hooks take a small share of its time.  Those of a run
+    in images follow from its length alone, so that the run is the same on every machine.
 
     Args:
-        config: Of a run in minutes; what is not "auto" in it stays.
+        config: What is not "auto" in it stays.
         costs: Measured on this machine.
 
     Returns:
         The configuration without "auto" intervals, and the plan that follows.
     """
     length = Length.parse(config.length, batch=config.training.batch)
+    if length.images:
+        images = length.images
+        config = with_intervals(config, images)
+        calls = _calls(images, intervals(config))
+        spent = sum(n * costs.hooks.get(name, 0.0) for name, n in calls.items())
+        minutes = (images * costs.image + spent) / 60
+        return config, Timetable("images", minutes, images, _falls(config, images), calls, costs)
+
     budget = 60 * length.minutes
     calls = {
         name: _affordable(most, budget * _SHARES.get(name, 1.0), costs.hooks.get(name, 0.0))
@@ -124,10 +150,34 @@ def timetable(config: RunConfig, costs: Costs) -> tuple[RunConfig, Timetable]:
     config = with_intervals(config, images, calls=calls)
 
     # The intervals that were asked for, and the least ones, decide how it comes out.
-    calls = {name: max(1, images // every) for name, every in intervals(config).items() if every}
-    spent = sum(n * costs.hooks.get(name, 0.0) for name, n in calls.items())
-    images = max(1, round((budget - min(spent, budget)) / costs.image))
-    return config, Timetable(length.minutes, images, _falls(config, images), calls, costs)
+    every = intervals(config)
+    images = _images_in(budget, costs, every)
+    calls, falls = _calls(images, every), _falls(config, images)
+    return config, Timetable("time", length.minutes, images, falls, calls, costs)
+
+
+def _images_in(budget: float, costs: Costs, every: Mapping[str, int]) -> int:
+    """Images that a time in seconds is enough for.
+
+    Each image brings its share, 1 / every, of a call of each hook; a hook whose interval is
+    longer than the run is called once, at the end.
+    """
+    prices = {name: (costs.hooks.get(name, 0.0), each) for name, each in every.items() if each}
+    once: set[str] = set()
+    while True:
+        at_the_end = sum(prices[name][0] for name in once)
+        shares = sum(price / each for name, (price, each) in prices.items() if name not in once)
+        images = (budget - at_the_end) / (costs.image + shares)
+        # Whatever is called once leaves less time, so these can only become more.
+        longer = {name for name, (_, each) in prices.items() if each > images}
+        if longer <= once:
+            return max(1, round(images))
+        once |= longer
+
+
+def _calls(images: int, every: Mapping[str, int]) -> dict[str, int]:
+    """About how often each hook is called in a run of so many images, the end included."""
+    return {name: max(1, round(images / each)) for name, each in every.items() if each}
 
 
 def with_intervals(
@@ -163,6 +213,12 @@ def with_intervals(
     )
 
 
+def open_intervals(config: RunConfig) -> list[str]:
+    """The keys of the intervals that a configuration leaves to the length of the run."""
+    values = leaves(dump(config))
+    return [key for key in INTERVALS if values[key] == "auto"]
+
+
 def intervals(config: RunConfig) -> dict[str, int]:
     """Images between two calls of each hook, by the names of `COUNTS`; 0 where there is none.
 
@@ -189,6 +245,13 @@ def _falls(config: RunConfig, images: int) -> float:
     peak = max(shares)
     last = max(k for k, share in enumerate(shares) if share > peak - 1e-6)
     return last / 100
+
+
+def _spoken(minutes: float) -> str:
+    if minutes < 90:
+        return f"{minutes:.2g} minutes"
+    hours = minutes / 60
+    return f"{hours:.1f} hours" if hours < 10 else f"{hours:,.0f} hours"
 
 
 def _listed(words: list[str]) -> str:

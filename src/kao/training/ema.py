@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from kao.errors import ConfigError
+from kao.processes import meeting
 from kao.shards import local, put, sharded
 
 NARROWEST = 0.001
@@ -146,7 +147,8 @@ def relative_distance(averages: Iterable[Tensor], weights: Iterable[Tensor]) -> 
         total += torch.stack(whole).sum(0).cpu()
     if parts:
         shared = torch.stack(parts).sum(0)
-        dist.all_reduce(shared)
+        with meeting():
+            dist.all_reduce(shared)
         total += shared.cpu()
     apart, size = total.sqrt()
     return (apart / size).item()
@@ -180,6 +182,11 @@ class EMA:
             name: value.detach().clone()
             for name, value in zip(self._live, self._weights(), strict=True)
         }
+
+    @property
+    def derived(self) -> bool:
+        """It keeps tensors of its own: see `kao.training.optimizers.Average`."""
+        return False
 
     @torch.no_grad()
     def update(self, images: int, batch: int) -> None:

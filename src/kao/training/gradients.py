@@ -6,7 +6,6 @@ worked on at once, nor on which process works on it; sums differ by their roundi
 Dropout is the exception, since its masks follow the shape of what they fall on.
 """
 
-import gc
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -16,8 +15,8 @@ from torch import Tensor, nn
 from kao.data.loading import Batch
 from kao.diffusion import Drawn
 from kao.diffusion.schedules import Level
-from kao.errors import TrainingError
-from kao.machine import Precision
+from kao.errors import LoneError
+from kao.machine import Precision, out_of_memory, release
 from kao.networks import Conditions
 from kao.pixels import to_float
 from kao.processes import ALONE, Processes
@@ -111,14 +110,14 @@ class Gradients:
             done: Share of the run that is behind, for the curriculum.
 
         Raises:
-            TrainingError: Memory does not hold one piece of the size that was asked for, or a
+            LoneError: Memory does not hold one piece of the size that was asked for, or a
                 single image.
         """
         while True:
             try:
                 return self._of(batch, images, done)
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 tried = self.micro_batch or len(batch.images)
                 reason = str(error).partition("\n")[0]
@@ -135,7 +134,7 @@ class Gradients:
 
     def _shrink(self, tried: int, reason: str) -> None:
         if self._fixed or tried == 1 or self.processes.world > 1:
-            raise TrainingError(
+            raise LoneError(
                 f"A step of {tried} images at once does not fit into memory ({reason}): set "
                 f"training.micro_batch = {max(1, tried // 2)}, training.gradient_checkpointing = "
                 f'"blocks", or a smaller network.width.'
@@ -143,9 +142,7 @@ class Gradients:
         self.micro_batch = (tried + 1) // 2
         for parameter in self.objective.parameters():
             parameter.grad = None
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        release(self.device)
 
     def _of(self, batch: Batch, images: int, done: float) -> Figures:
         objective, count = self.objective, batch.count
@@ -178,8 +175,9 @@ class Gradients:
 
         # One transfer for all that the host wants to know of the images.
         told = self.processes.gather(torch.cat(parts)).cpu().double()
+        value, comparable, error, pull = told.unbind(1)
         level = objective.denoiser.schedule(times.t)
-        return Figures(times.t, level, *told.unbind(1), usual=shown.noise == 1)
+        return Figures(times.t, level, value, comparable, error, pull, usual=shown.noise == 1)
 
     def _glance(self, batch: Batch, done: float, generator: torch.Generator) -> Glance:
         if self.curriculum is None:
@@ -227,8 +225,3 @@ def pieces(rows: slice, most: int) -> Iterator[slice]:
     most = most or max(1, rows.stop - rows.start)
     for start in range(rows.start, rows.stop, most):
         yield slice(start, min(start + most, rows.stop))
-
-
-def _out_of_memory(error: Exception) -> bool:
-    # A CPU has no exception of its own for it.
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kao.errors import TrainingError
 from kao.processes import ALONE, Processes
@@ -73,7 +73,7 @@ class Skipped:
         streak: Which bad step in a row it was, from 1.
         layer: What went first: see `first_bad_layer`.
         largest_weight: Largest magnitude of any parameter, and its name.
-        scale: Of the loss, with fp16.
+        scale: Of the loss in that step, with fp16.
         back_to: Images seen by the weights that were put back; None where they stayed.
     """
 
@@ -136,25 +136,23 @@ class Guard:
         self.tell: Callable[[Skipped], None] = _tell_nobody
         self._objective, self._optimizer, self._averages = objective, optimizer, averages
         self._scaler, self._retries, self._processes = scaler, retries, processes
-        self._point: RestorePoint | None = None
+        self._point = RestorePoint(objective, averages, optimizer, scaler)
         self._returns = 0  # to the restore point
 
     def remember(self, images: int) -> None:
         """Take what is learned now as what to go back to.
 
-        Nothing is taken after a bad step, or if a weight is not finite: the restore point before
-        stays.
+        After a bad step the restore point before stays, if there is one: a run that is taken up
+        within a streak has none.  It also stays if a weight is not finite.
 
         Args:
             images: Images seen.
         """
-        if self.streak:
+        if self.streak and self._point.images is not None:
             return
-        point = RestorePoint(
-            self._objective, self._averages, self._optimizer, self._scaler, images=images
-        )
-        if not self._processes.any(not point.finite):
-            self._point, self._returns = point, 0
+        if not self._processes.any(not self._point.worth):
+            self._point.take(images)
+            self._returns = 0
 
     def sound(self, loss: float, gradient_norm: float) -> bool:
         """Whether a step may be applied.
@@ -189,11 +187,13 @@ class Guard:
         layer = first_bad_layer(self._objective, rerun, processes=self._processes)
         largest = self._largest_weight()
         scale = None if self._scaler is None else self._scaler.get_scale()
+        if self._scaler is not None:
+            # Ends the step that unscaling its gradient began: after the rerun, which is to
+            # overflow as the step did, and before the scaler's state is put back.
+            self._scaler.update()
         back_to = None
-        if self.streak == _ROLL_BACK and self._point is not None:
-            self._point.restore()
+        if self.streak == _ROLL_BACK and (back_to := self.go_back()) is not None:
             self._returns += 1
-            back_to = self._point.images
         skipped = Skipped(met, self.streak, layer, largest, scale, back_to)
         self.tell(skipped)
         if self.streak > self._retries:
@@ -202,6 +202,16 @@ class Guard:
             self._give_up(
                 skipped, f"though it went back to {back_to:,} images {self._returns} times"
             )
+
+    def go_back(self) -> int | None:
+        """Put back all that was learned by the restore point.
+
+        Returns:
+            Images seen then; None where there is no restore point, and nothing is changed.
+        """
+        if self._point.images is not None:
+            self._point.restore()
+        return self._point.images
 
     def _give_up(self, skipped: Skipped, why: str) -> NoReturn:
         self.streak = self._returns = 0  # who takes the run up gets as many tries again
@@ -217,13 +227,15 @@ class Guard:
         )
 
     def _largest_weight(self) -> tuple[str, float]:
-        """Name and magnitude; a parameter that is not a number is larger than any."""
-        named = [(n, local(p.detach())) for n, p in self._objective.named_parameters()]
-        held = [(n, p) for n, p in named if p.numel()]  # of small ones a process may hold nothing
-        norms = torch._foreach_norm([p for _, p in held], math.inf)
-        sizes = [math.inf if norm.isnan() else norm.item() for norm in norms]
-        size, (name, _) = max(zip(sizes, held, strict=True), key=lambda pair: pair[0])
-        return name, size
+        """Name and magnitude; a parameter that is not a number is larger than any.
+
+        Over all processes, each of which may hold a part only.
+        """
+        named = list(self._objective.named_parameters())
+        here = torch.tensor([[_largest(local(parameter.detach())) for _, parameter in named]])
+        sizes = self._processes.gather(here).amax(0)
+        largest = int(sizes.argmax())
+        return named[largest][0], sizes[largest].item()
 
     def state_dict(self) -> dict[str, Any]:
         """What resuming needs, beside the restore point, which is the checkpoint itself."""
@@ -232,6 +244,12 @@ class Guard:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up where `state_dict` was called; an empty state is a new guard's."""
         self.streak = int(state.get("streak", 0))
+
+
+def _largest(part: Tensor) -> float:
+    """Largest magnitude; 0 of nothing, which is what a process may hold of a small tensor."""
+    size = torch.linalg.vector_norm(part, math.inf).item() if part.numel() else 0.0
+    return math.inf if math.isnan(size) else size
 
 
 def _tell_nobody(skipped: Skipped) -> None:

@@ -3,7 +3,8 @@
 import math
 import time
 from collections import defaultdict
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 
 from kao.diffusion.schedules import Level
@@ -24,6 +25,7 @@ class Meter:
 
     def __init__(self) -> None:
         self._watch = SpikeWatch()
+        self._paused: float | None = None
         self._clear()
 
     def _clear(self) -> None:
@@ -33,7 +35,21 @@ class Meter:
         self._spikes: list[Spike] = []
         self._images = 0
         self._waited = 0.0
-        self._started = time.perf_counter()
+        self._started = self._now()
+
+    def _now(self) -> float:
+        """Seconds of a clock that stands still while paused."""
+        return time.perf_counter() if self._paused is None else self._paused
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Around what is not training: its seconds count nowhere.  `take` may be called in it."""
+        self._paused = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._started += time.perf_counter() - self._paused
+            self._paused = None
 
     def add(
         self,
@@ -41,6 +57,7 @@ class Meter:
         shown: list[float],
         level: Level,
         *,
+        images: int,
         norm: float,
         waited: float,
     ) -> None:
@@ -51,6 +68,7 @@ class Meter:
             shown: Loss of each image as it compares between noise levels and between runs:
                 without what corrects for where the times were drawn.
             level: Noise level of each image, (B,).
+            images: Images seen by the run, this step's included; says where a spike was.
             norm: Norm of all gradients together, before clipping.
             waited: Seconds this step waited for its batch.
         """
@@ -64,21 +82,17 @@ class Meter:
         mean = math.fsum(shown) / len(shown)
         usual = self._watch(mean)
         if usual is not None:
-            self._spikes.append(Spike(self._images, mean, usual))
+            self._spikes.append(Spike(images, mean, usual))
 
     @property
     def empty(self) -> bool:
         """Whether nothing was counted since the last `take`."""
         return self._images == 0
 
-    def spikes(self, images: int) -> list[Spike]:
-        """The spikes since the last `take`.
-
-        Args:
-            images: Images seen by the run now; says where each spike was.
-        """
-        before = images - self._images
-        return [replace(spike, images=before + spike.images) for spike in self._spikes]
+    @property
+    def spikes(self) -> list[Spike]:
+        """The spikes since the last `take`."""
+        return list(self._spikes)
 
     def take(self) -> dict[str, float | dict[str, float]]:
         """Means since the last call, and start again.
@@ -87,7 +101,7 @@ class Meter:
             loss, bands (loss by band of log snr; bands without an image are left out),
             gradient_norm, images_per_second, data_wait (share of the time, 0..1).
         """
-        elapsed = time.perf_counter() - self._started
+        elapsed = self._now() - self._started
         names = band_names()
         report: dict[str, float | dict[str, float]] = {
             "loss": math.fsum(self._losses) / self._images,

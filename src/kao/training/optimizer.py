@@ -67,9 +67,6 @@ class OptimizerConfig:
             MissingExtraError: The method's package is not installed.
         """
         self.check()
-        named = [
-            x if isinstance(x, tuple) else ("", x) for x in named
-        ]  # H6: gone once callers name
         return self.method.build(
             named, rate=self.rate, betas=self.betas, weight_decay=self.weight_decay
         )

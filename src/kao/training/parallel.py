@@ -127,7 +127,7 @@ def micro(module: nn.Module, *, last: bool) -> Iterator[None]:
             averaged over processes; before it they add up where they are.
 
     Raises:
-        TrainingError: Another process is gone.
+        LoneError: Another process is gone.
     """
     if isinstance(module, DistributedDataParallel):
         with meeting() if last else module.no_sync():
@@ -160,7 +160,8 @@ def clip_gradients(parameters: Iterable[Tensor], limit: float) -> float:
     total = get_total_norm([g for g in gradients if not sharded(g)])
     if parts := [local(g) for g in gradients if sharded(g)]:
         square = get_total_norm(parts) ** 2
-        dist.all_reduce(square)
+        with meeting():
+            dist.all_reduce(square)
         total = (total.to(square) ** 2 + square).sqrt()
     if limit and gradients:
         # A hair below the limit, as torch has it, so that a norm of zero divides nothing.

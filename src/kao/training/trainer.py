@@ -1,15 +1,19 @@
 """The training loop."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
 
 from kao.data.loading import Batch
 from kao.diffusion import Denoiser, DenoisingLoss
-from kao.errors import CheckpointError
+from kao.errors import CheckpointError, LoneError
+from kao.machine import out_of_memory
+from kao.processes import meeting
 from kao.training.gradients import Figures, Gradients
 from kao.training.guard import Guard, Met
 from kao.training.length import Length, Progress
@@ -38,14 +42,17 @@ class Step:
     """What one optimiser step reports.
 
     Attributes:
-        loss: Mean over the batch; not a number where the step was skipped.
+        loss: Mean over the batch.
         gradient_norm: Of all gradients together, before clipping.
         waited: Seconds spent waiting for the batch.
+        skipped: Whether loss or gradient was not finite, and nothing of the step was applied: see
+            `Guard`.  What fp16's loss scaler leaves out to find its scale does not count.
     """
 
     loss: float
     gradient_norm: float
     waited: float
+    skipped: bool
 
 
 class Trainer:
@@ -63,11 +70,12 @@ class Trainer:
         schedule: Share of the peak at each step.
         length: How long to train.
         ema: Running averages of the weights, by name; the first is the one to draw with.
-        hooks: Called in order.
+        hooks: Called in order; what each takes is known by its name, in a run that is taken up or
+            branched from, too.
         clip_norm: Largest gradient norm; 0 leaves gradients alone.
         retries: Steps in a row that may be skipped for a loss that is not finite.
-        reserve: Seconds that a call of each hook is expected to take, until it was called: a run
-            in minutes keeps that time for the calls at its end.
+        reserve: Seconds that a call of a hook is expected to take, by its name, until it was
+            called: a run in minutes keeps that time for the calls at its end.
     """
 
     def __init__(
@@ -80,10 +88,10 @@ class Trainer:
         schedule: RateSchedule,
         length: Length,
         ema: Mapping[str, Average],
-        hooks: Sequence[Hook] = (),
+        hooks: Mapping[str, Hook] = MappingProxyType({}),
         clip_norm: float = 1.0,
         retries: int = 3,
-        reserve: Sequence[float] = (),
+        reserve: Mapping[str, float] = MappingProxyType({}),
     ):
         self.gradients, self.batches, self.optimizer = gradients, batches, optimizer
         self.rate, self.schedule, self.length = rate, schedule, length
@@ -100,7 +108,7 @@ class Trainer:
             processes=gradients.processes,
         )
         self._last_loss = float("nan")
-        self._hook_seconds = dict(enumerate(reserve))
+        self._hook_seconds = {name: reserve[name] for name in hooks if name in reserve}
 
     @property
     def denoiser(self) -> Denoiser:
@@ -130,6 +138,15 @@ class Trainer:
         self._asked = True
         self.stopping = self.stopping or self.processes.world == 1
 
+    def leaving(self) -> bool:
+        """Whether the run ends before its length: for a hook that takes long, while it works.
+
+        A meeting of all processes, which are told the same: a stop that came to one of them a
+        moment ago counts for all from here on.
+        """
+        self.stopping = self.stopping or self.processes.any(self._asked)
+        return self.stopping and self.done < 1
+
     def steps(self) -> Iterator[Step]:
         """Train until the length is reached or `stop` is called; yield after each step.
 
@@ -138,7 +155,7 @@ class Trainer:
         self.guard.remember(self.progress.images)
         clock = time.perf_counter()
         stream = self.batches(self.progress.images)
-        called = {i: self.progress.images for i in range(len(self.hooks))}
+        called = {name: self.progress.images for name in self.hooks}
         while self.done < 1 and not self.stopping:
             asked = time.perf_counter()
             batch = next(stream)
@@ -147,11 +164,11 @@ class Trainer:
             step = self.step(batch, waited=waited)
             clock = self._clocked(since=clock)
             before = self.progress.images - batch.count
-            for i, hook in enumerate(self.hooks):
+            for name, hook in self.hooks.items():
                 # With the last step they wait until the run is known to be over, below.
                 if self.done < 1 and before // hook.every < self.progress.images // hook.every:
-                    self._call(i)
-                    called[i] = self.progress.images
+                    self._call(name)
+                    called[name] = self.progress.images
 
             yield step
             clock = self._clocked(since=clock)
@@ -161,9 +178,9 @@ class Trainer:
             # What was kept for these calls is spent: a run that is taken up from what they save
             # knows that it is over.
             self.progress.seconds = max(ended, 60 * self.length.minutes)
-        for i in called:
-            if called[i] != self.progress.images:
-                self._call(i)
+        for name in called:
+            if called[name] != self.progress.images:
+                self._call(name)
         seconds = max(self.progress.seconds, ended + time.perf_counter() - clock)
         self.progress.seconds = self.processes.broadcast(seconds)
 
@@ -181,10 +198,14 @@ class Trainer:
         self.stopping = self.stopping or asked > 0
         return now
 
-    def _call(self, index: int) -> None:
+    def _call(self, name: str) -> None:
         started = time.perf_counter()
-        self.hooks[index](self)
-        self._hook_seconds[index] = self.processes.broadcast(time.perf_counter() - started)
+        among = meeting() if self.processes.world > 1 else nullcontext()
+        with self.meter.paused(), among:
+            self.hooks[name](self)
+        seconds = self.processes.broadcast(time.perf_counter() - started)
+        if not self.stopping:  # what is cut short says nothing of the next call
+            self._hook_seconds[name] = seconds
 
     def step(self, batch: Batch, *, waited: float = 0.0) -> Step:
         """One optimiser step.
@@ -197,7 +218,8 @@ class Trainer:
         `Guard`.
 
         Raises:
-            TrainingError: Too many steps in a row were not finite, or memory does not hold one.
+            TrainingError: Too many steps in a row were not finite.
+            LoneError: Memory does not hold one, or another process is gone.
         """
         self.denoiser.train()
         for group in self.optimizer.param_groups:
@@ -207,19 +229,28 @@ class Trainer:
         figures = self.gradients.of(batch, images=images, done=done)
         norm = self._clipped_norm()
         losses = figures.value.tolist()
-        report = Step(loss=sum(losses) / len(losses), gradient_norm=norm, waited=waited)
+        loss = sum(losses) / len(losses)
+        skipped = not self.guard.sound(loss, norm)
+        report = Step(loss=loss, gradient_norm=norm, waited=waited, skipped=skipped)
         self.progress.images += batch.count
-        if not self.guard.sound(report.loss, norm):
+        if skipped:
             met = self._met(batch, figures, norm, images)
             self._skip(met, lambda: self.gradients.of(batch, images=images, done=done))
             return report
         self.guard.cleared()
-        self._last_loss = report.loss
+        self._last_loss = loss
         self._update(batch.count)
 
         if figures.usual:
             self.loss.times.update(figures.t, figures.pull, figures.error)
-        self.meter.add(losses, figures.shown.tolist(), figures.level, norm=norm, waited=waited)
+        self.meter.add(
+            losses,
+            figures.shown.tolist(),
+            figures.level,
+            images=self.progress.images,
+            norm=norm,
+            waited=waited,
+        )
         return report
 
     def _clipped_norm(self) -> float:
@@ -244,15 +275,39 @@ class Trainer:
         )
 
     def _skip(self, met: Met, rerun: Callable[[], object]) -> None:
-        if self.gradients.scaler is not None:
-            self.gradients.scaler.update()  # ends the step that unscaling its gradient began
         try:
             self.guard.skip(met, rerun)
         finally:
             self.optimizer.zero_grad(set_to_none=True)
 
     def _update(self, count: int) -> None:
-        """Move the weights and their averages."""
+        """Move the weights and their averages.
+
+        Raises:
+            LoneError: Memory runs out; what was moved by half goes back to the restore point.
+        """
+        try:
+            self._move()
+            for average in self.ema.values():
+                average.update(self.progress.images, count)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            reason = str(error).partition("\n")[0]
+        else:
+            return
+        # Outside of the handler, whose traceback holds the optimiser's temporaries.
+        self.optimizer.zero_grad(set_to_none=True)
+        back_to = self.guard.go_back() or 0
+        raise LoneError(
+            f"The optimiser's step after {self.progress.images - count:,} images does not fit into "
+            f"memory ({reason}), and what is learned goes back to {back_to:,} images: set "
+            f"ema.offload = true or a smaller training.micro_batch, take an optimizer.method that "
+            f"keeps less, or a smaller network.width."
+        )
+
+    def _move(self) -> None:
+        """The optimiser's step, which leaves no gradient behind."""
         scaler = self.gradients.scaler
         if scaler is None:
             self.optimizer.step()
@@ -260,8 +315,6 @@ class Trainer:
             scaler.step(self.optimizer)
             scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        for average in self.ema.values():
-            average.update(self.progress.images, count)
 
     def state_dict(self) -> dict[str, Any]:
         """What resuming needs beside the weights, their averages and what the loss learned."""
@@ -288,7 +341,9 @@ class Trainer:
                 self.gradients.scaler.load_state_dict(state["scaler"])
             self.progress = Progress(images=state["images"], seconds=state["seconds"])
             self.guard.load_state_dict(state["guard"])
-            self._hook_seconds = dict(state["hook_seconds"])
+            # A branch may have other hooks.
+            told = state["hook_seconds"].items()
+            self._hook_seconds |= {name: took for name, took in told if name in self.hooks}
         except (KeyError, ValueError) as error:
             raise CheckpointError(
                 f"The optimiser's state does not fit this model ({error}): resume with the "

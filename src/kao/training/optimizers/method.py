@@ -17,6 +17,10 @@ class Average(Protocol):
     def average(self) -> Mapping[str, Tensor]:
         """Name -> average, for every floating entry of the model's state dict."""
 
+    @property
+    def derived(self) -> bool:
+        """Whether it is computed from weights and optimiser, and so keeps nothing of its own."""
+
     def update(self, images: int, batch: int) -> None:
         """Take in the weights after a step of `batch` images that brought it to `images`."""
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kao.errors import ConfigError
-from kao.shards import like, local, sharded
+from kao.shards import full, like, local
 from kao.training.optimizers.adamw import adamw_step
 from kao.training.optimizers.method import Average, Named
 from kao.training.optimizers.orthogonal import orthogonalised
@@ -29,15 +29,16 @@ class Muon:
     Which parameters are such matrices is told by name and shape: two dimensions or more, the
     smaller side of the matrix at least `least`, and none of `others` in its dotted name.
     Everything else is trained by AdamW with optimizer.betas: vectors (norms, biases), the first
-    and the last layer, embeddings of the noise level, and what the loss learns.
+    and the last layer, embeddings of the noise level and of what was done to a picture, and what
+    the loss learns.
 
     Attributes:
         momentum: What is kept of the momentum at each step, below 1.
         factor: Size of an update's entries, root mean square, before the learning rate.
         least: Smallest side of a matrix that is worth it; below, AdamW does as well.
         others: Parts of dotted names that AdamW trains, such as "network.conv_in" of
-            "denoiser.network.conv_in.weight".  The default names the outer layers of the U-Net
-            and all of the loss.
+            "denoiser.network.conv_in.weight".  The default names the outer layers of the U-Net,
+            its embeddings and all of the loss.
 
     Raises:
         ConfigError: A value is outside its range.
@@ -46,7 +47,13 @@ class Muon:
     momentum: float = 0.95
     factor: float = 0.2
     least: int = 8
-    others: tuple[str, ...] = ("network.embed", "network.conv_in", "network.conv_out", "loss")
+    others: tuple[str, ...] = (
+        "network.embed",
+        "network.augmented",
+        "network.conv_in",
+        "network.conv_out",
+        "loss",
+    )
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be."""
@@ -148,7 +155,7 @@ class MuonOptimizer(torch.optim.Optimizer):
             alike[parameter.shape].append(i)
         for shape, indices in alike.items():
             rows = shape[0]
-            whole = [_whole(gradients[i]) for i in indices]
+            whole = [full(gradients[i]) for i in indices]
             matrices = torch.stack([gradient.reshape(rows, -1) for gradient in whole])
             size = group["factor"] * math.sqrt(max(matrices.shape[-2:]))
             updates = orthogonalised(_fast(matrices)).to(matrices.dtype)
@@ -160,8 +167,3 @@ class MuonOptimizer(torch.optim.Optimizer):
 def _fast(matrices: Tensor) -> Tensor:
     """In the type whose products are fastest: bfloat16 on a GPU, float32 on a CPU."""
     return matrices if matrices.device.type == "cpu" else matrices.bfloat16()
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    """All of a tensor, on its device, in every process: each then computes the same update."""
-    return tensor.full_tensor() if sharded(tensor) else tensor

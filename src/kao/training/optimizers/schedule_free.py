@@ -125,6 +125,11 @@ class Iterate:
         self._optimizer, self._model = optimizer, model
 
     @property
+    def derived(self) -> bool:
+        """See `Average`."""
+        return True
+
+    @property
     @torch.no_grad()
     def average(self) -> dict[str, Tensor]:
         """Name -> x, computed anew at each reading; what is not trained is as in the model."""
