@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import kao
 from kao.checkpoints import MODEL, Checkpoint
 from kao.config import RunConfig, dump, leaves, load_config
 from kao.data.keeping import keep
@@ -839,3 +840,13 @@ def test_where_pictures_lie_is_decided_before_they_take_the_room(
     go(ask)
     assert held == [size]
     assert [event["keep"] for event in events(ask.run, "start")] == ["memory"]
+
+
+def test_a_program_is_not_warned_of_a_plan_but_may_read_it(tmp_path, tiny, recwarn, caplog):
+    words = (*tiny, "hooks.log=auto")
+    with caplog.at_level("INFO", logger="kao"):
+        kao.train(
+            "toy:8", run=tmp_path / "run", recipe="toy-32", length="0.01 minutes", overrides=words
+        )
+    assert not [w for w in recwarn if issubclass(w.category, UserWarning)]
+    assert any("images" in line for line in caplog.messages)

@@ -165,7 +165,7 @@ def _train(session: "Session") -> str:
     from kao.processes import leave
     from kao.runs import finish
 
-    for note in session.notes:
+    for note in (*session.notes, *session.plan):
         say(note)
     trainer = session.trainer
     if session.resumed is not None and trainer.done >= 1:

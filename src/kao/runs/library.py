@@ -1,5 +1,6 @@
 """The two calls that most library users need."""
 
+import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,6 +56,8 @@ def train(
         branch=None if branch is None else Path(branch),
     )
     session = open_session(ask, device())
+    for line in session.plan:
+        logging.getLogger("kao").info(line)
     for note in session.notes:
         warnings.warn(note, stacklevel=2)
     try:

@@ -58,6 +58,7 @@ class Session:
         checkpoints: Its hook that saves.
         notices: What the user should be told while it trains.
         notes: What the user should be told before it starts.
+        plan: What was chosen and measured for it, and how its time will be spent.
     """
 
     run: Run
@@ -70,6 +71,7 @@ class Session:
     checkpoints: Checkpoints
     notices: Notices
     notes: list[str]
+    plan: list[str]
 
 
 def open_session(ask: Ask, device: torch.device) -> Session:
@@ -152,7 +154,17 @@ def open_session(ask: Ask, device: torch.device) -> Session:
             checkpoints.save(trainer)  # so that the branch goes on if it is killed before its first
         undo.pop_all()
     return Session(
-        run, config, trainer, tracker, prepared, lock, resumed, checkpoints, notices, notes
+        run,
+        config,
+        trainer,
+        tracker,
+        prepared,
+        lock,
+        resumed,
+        checkpoints,
+        notices,
+        notes,
+        decided.plan,
     )
 
 
@@ -167,6 +179,7 @@ class _Decided:
         opened: The intervals that were "auto" until now.
         reserve: Seconds that a call of each hook is expected to take; see `Resolved`.
         notes: What the user should be told.
+        plan: What was chosen and measured; see `Resolved`.
     """
 
     ask: Ask
@@ -175,6 +188,7 @@ class _Decided:
     opened: list[str]
     reserve: Mapping[str, float]
     notes: list[str]
+    plan: list[str]
 
 
 def _decide(ask: Ask, device: torch.device, processes: Processes) -> _Decided:
@@ -193,11 +207,11 @@ def _decide(ask: Ask, device: torch.device, processes: Processes) -> _Decided:
         config = regularised(config, asked, len(prepared))
     opened = open_intervals(config)
     reserve: Mapping[str, float] = {}  # a run that is taken up has its own saved
+    plan: list[str] = []
     if opened or not exists:
         resolved = resolve(config, prepared, device, asked=asked, processes=processes)
-        config, reserve = resolved.config, resolved.reserve
-        notes = [*notes, *resolved.notes]
-    return _Decided(ask, config, prepared, opened, reserve, list(notes))
+        config, reserve, plan = resolved.config, resolved.reserve, list(resolved.notes)
+    return _Decided(ask, config, prepared, opened, reserve, list(notes), plan)
 
 
 def _prepared(config: RunConfig, processes: Processes) -> PreparedSet:
