@@ -1,6 +1,7 @@
 """What every test stands on: no network, deterministic torch, the real pictures where they are."""
 
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -24,6 +25,16 @@ def _no_network(monkeypatch, request):
 @pytest.fixture(autouse=True, scope="session")
 def _deterministic():
     torch.use_deterministic_algorithms(True)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _signals_as_in_a_terminal():
+    """Behind nohup, or in the background of a script, some are ignored, and children inherit it."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

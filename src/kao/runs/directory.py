@@ -1,4 +1,4 @@
-"""The directory of a run that starts: may it be used, who keeps it, what it says."""
+"""The directory of a run that starts: whether it may be used, who holds it, what it says."""
 
 import shutil
 from collections.abc import Callable
