@@ -188,8 +188,8 @@ def test_a_profile_that_the_snapshots_fit_badly_is_told(kao, run):
     for snapshot in Snapshot.all(run)[:-2]:
         snapshot.path.unlink()
     _, _, err = kao("ema", run, "--width", 0.1, "--width", 0.25)
-    assert "The snapshots fit the profile of w0.100 to " in err
-    assert "The snapshots fit the profile of w0.250 to " not in err
+    assert "The snapshots miss the profile of w0.100 by " in err
+    assert "The snapshots miss the profile of w0.250 by " not in err
 
 
 # --- mistakes -----------------------------------------------------------------------------------
@@ -208,7 +208,8 @@ def test_a_profile_that_the_snapshots_fit_badly_is_told(kao, run):
         (["--width", "0.05..0.3"], "--width = 0.3; expected 0.001 to 0.2887"),
         (["--width", "nan"], "--width = nan; expected 0.001 to 0.2887"),
         (["--width", "0.1", "--n", "3"], "--n = 3 spreads widths over a range: give one"),
-        (["--images", "97"], "--images = 97; expected 1 to 96, at which the newest snapshot of"),
+        (["--images", "97"], "--images = 97; expected 4 to 96, at which the first and the newest"),
+        (["--images", "3"], "--images = 3; expected 4 to 96, at which the first and the newest"),
         (["--best", "nowhere"], "There is no folder or ZIP file nowhere"),
     ],
 )

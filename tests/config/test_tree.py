@@ -373,7 +373,7 @@ def test_the_defaults_fit_together():
         (at("hooks.log", 0), "hooks.log = 0; expected 1 or more."),
         (at("hooks.keep_last", 0), "hooks.keep_last = 0; expected 1 or more."),
         (at("ema.decay", 1), "ema.decay = 1.0; expected 0 or more, below 1."),
-        (at("optimizer.rate", 0), "optimizer.rate = 0.0; expected more than 0"),
+        (at("optimizer.rate", 0), "optimizer.rate = 0.0; expected a finite number above 0"),
         (at("optimizer.schedule.cooldown", 2), "cooldown = 2.0; expected a share of the run"),
         (at("optimizer.schedule.warmup", -1), "warmup = -1; expected 0 images or more"),
         (at("length", "soon"), 'length = "soon"; expected a number above 0 and a unit'),

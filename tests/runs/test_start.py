@@ -770,7 +770,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_failed(asked):
     ("more", "words"),
     [
         ("training.precision=fp16", "training.precision = 'fp16' on a CPU would be emulated"),
-        ("optimizer.rate=-1", "optimizer.rate = -1.0; expected more than 0"),
+        ("optimizer.rate=-1", "optimizer.rate = -1.0; expected a finite number above 0"),
         ("data.source=nowhere", "There is no folder or ZIP file nowhere"),
         ("data.size=20", None),
     ],

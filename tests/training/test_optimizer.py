@@ -14,13 +14,13 @@ from kao.training.rates import Constant, InverseSqrt, Trapezoid
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"rate": 0.0}, "optimizer.rate = 0.0; expected more than 0, e.g. 1e-3."),
-        ({"rate": math.inf}, "optimizer.rate = inf; expected more than 0"),
-        ({"rate": math.nan}, "optimizer.rate = nan; expected more than 0"),
+        ({"rate": 0.0}, "optimizer.rate = 0.0; expected a finite number above 0, e.g. 1e-3."),
+        ({"rate": math.inf}, "optimizer.rate = inf; expected a finite number above 0"),
+        ({"rate": math.nan}, "optimizer.rate = nan; expected a finite number above 0"),
         ({"betas": (0.9, 1.0)}, "optimizer.betas = [0.9, 1.0]; expected two numbers, 0 or more,"),
         ({"betas": (-0.1, 0.9)}, "optimizer.betas = [-0.1, 0.9]; expected"),
-        ({"weight_decay": -1.0}, "optimizer.weight_decay = -1.0 and clip_norm = 1.0 must be 0 or"),
-        ({"clip_norm": -1.0}, "clip_norm = -1.0 must be 0 or more."),
+        ({"weight_decay": -1.0}, "optimizer.weight_decay = -1.0 must be 0 or more"),
+        ({"clip_norm": -1.0}, "clip_norm = -1.0 must be 0 or more, and finite."),
     ],
 )
 def test_a_value_outside_its_range_is_refused_with_words(changes, words):

@@ -79,7 +79,7 @@ def ema(
     for width_, mixture in made.mixtures.items():
         if mixture.error > _LOOSE:
             say(
-                f"The snapshots fit the profile of {short(width_)} to {mixture.error:.0%} only: "
+                f"The snapshots miss the profile of {short(width_)} by {mixture.error:.0%}: "
                 f"widths between those that were tracked, at a snapshot, are fitted best."
             )
     bench = None
@@ -91,7 +91,7 @@ def ema(
         for average, file in zip(made.averages(), files, strict=True):
             average.save(opened.path)
             facts.append(average.facts)
-            say(f"{file} (profile fitted to {average.facts.fit:.1%})")
+            say(f"{file} (off its profile by {average.facts.fit:.1%})")
     else:
         averages = list(candidates(opened.checkpoint()[0], made.averages()))
         scores = _scores(bench, averages, pictures)

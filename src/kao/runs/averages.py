@@ -113,7 +113,7 @@ class Reconstruction:
 
         Raises:
             CheckpointError: The run has no snapshots, or one is damaged.
-            ConfigError: A width is out of range, or the moment is past the newest snapshot.
+            ConfigError: A width is out of range, or the moment is not between the snapshots.
         """
         snapshots = Snapshot.all(run)
         if not snapshots:
@@ -121,11 +121,11 @@ class Reconstruction:
                 f"{run} has no snapshots to make averages of: they are taken while a run trains "
                 f'with ema.snapshots = "auto".'
             )
-        newest = snapshots[-1].images
-        if images is not None and not 0 < images <= newest:
+        oldest, newest = snapshots[0].images, snapshots[-1].images
+        if images is not None and not oldest <= images <= newest:
             raise ConfigError(
-                f"--images = {images}; expected 1 to {newest}, at which the newest snapshot of "
-                f"{run} was taken."
+                f"--images = {images}; expected {oldest} to {newest}, at which the first and the "
+                f"newest snapshot of {run} were taken."
             )
         return cls(snapshots, widths, images=newest if images is None else images)
 

@@ -36,16 +36,16 @@ class OptimizerConfig:
     def check(self) -> None:
         """Raise a ConfigError for a value outside its range, or two that do not go together."""
         if not 0 < self.rate < math.inf:
-            raise ConfigError(f"optimizer.rate = {self.rate}; expected more than 0, e.g. 1e-3.")
+            raise ConfigError(f"optimizer.rate = {self.rate}; expected a finite number above 0, e.g. 1e-3.")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(
                 f"optimizer.betas = {list(self.betas)}; expected two numbers, 0 or more, below 1."
             )
-        if not all(0 <= value < math.inf for value in (self.weight_decay, self.clip_norm)):
-            raise ConfigError(
-                f"optimizer.weight_decay = {self.weight_decay} and clip_norm = {self.clip_norm} "
-                f"must be 0 or more."
-            )
+        for name in ("weight_decay", "clip_norm"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(
+                    f"optimizer.{name} = {getattr(self, name)} must be 0 or more, and finite."
+                )
         if isinstance(self.method, ScheduleFree) and self.schedule(_LATE, 1.0) < 1:
             raise ConfigError(
                 'optimizer.method = "schedule_free" averages in the place of a cool-down, and '
