@@ -36,7 +36,9 @@ class OptimizerConfig:
     def check(self) -> None:
         """Raise a ConfigError for a value outside its range, or two that do not go together."""
         if not 0 < self.rate < math.inf:
-            raise ConfigError(f"optimizer.rate = {self.rate}; expected a finite number above 0, e.g. 1e-3.")
+            raise ConfigError(
+                f"optimizer.rate = {self.rate}; expected a finite number above 0, e.g. 1e-3."
+            )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(
                 f"optimizer.betas = {list(self.betas)}; expected two numbers, 0 or more, below 1."
