@@ -25,6 +25,7 @@ from torch import Tensor
 import kao
 from kao.config import SamplingConfig
 from kao.data.prepare import prepare
+from kao.data.prepared import PreparedSet
 from kao.data.sources import open_source
 from kao.diffusion import DDIM, grids
 from kao.machine import describe, versions
@@ -79,6 +80,12 @@ def features(images: Tensor, space: Wavelets) -> Tensor:
     return torch.cat([space(batch) for batch in images.split(250)])
 
 
+def features_of_real(prepared: PreparedSet, space: Wavelets) -> Tensor:
+    """Of REAL pictures of the set, the same for every bench."""
+    lot = torch.randperm(len(prepared), generator=torch.Generator().manual_seed(0))[:REAL]
+    return features(torch.stack([torch.tensor(prepared.images[int(i)]) for i in lot]), space)
+
+
 def score(run: Run, real: Tensor, space: Wavelets, *, n: int) -> dict[str, Any]:
     """Distances of n pictures of a run, and what its training took."""
     config = run.drawing(SAMPLING)
@@ -123,9 +130,8 @@ def main() -> None:
     given = parser.parse_args()
 
     prepared = prepare(open_source(given.faces, size=SIZE), size=SIZE)
-    lot = torch.randperm(len(prepared), generator=torch.Generator().manual_seed(0))[:REAL]
     space = Wavelets()
-    real = features(torch.stack([torch.tensor(prepared.images[int(i)]) for i in lot]), space)
+    real = features_of_real(prepared, space)
 
     results: dict[str, list[dict[str, Any]]] = {}
     for name in SETTINGS:
@@ -152,7 +158,7 @@ def main() -> None:
         "images": given.images,
         "seeds": given.seeds,
         "n": given.n,
-        "real": len(lot),
+        "real": len(real),
         "features": space.name,
     }
     text = json.dumps(about | {"settings": SETTINGS, "runs": results, "pairs": pairs}, indent=2)

@@ -23,7 +23,7 @@ from statistics import mean
 from typing import Any
 
 import torch
-from pairs import REAL, SAMPLING, features, score
+from pairs import SAMPLING, features_of_real, score
 
 import kao
 from kao.config import Request, RunConfig, dump
@@ -121,9 +121,8 @@ def main() -> None:
     given = parser.parse_args()
 
     prepared = prepare(open_source(given.faces, size=SIZE), size=SIZE)
-    lot = torch.randperm(len(prepared), generator=torch.Generator().manual_seed(0))[:REAL]
     space = Wavelets()
-    real = features(torch.stack([torch.tensor(prepared.images[int(i)]) for i in lot]), space)
+    real = features_of_real(prepared, space)
 
     before = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else {}
     results: dict[str, list[dict[str, Any]]] = before.get("runs", {})
@@ -153,7 +152,7 @@ def main() -> None:
         "faces": Path(given.faces).name,
         "images": given.images,
         "n": given.n,
-        "real": len(lot),
+        "real": len(real),
         "features": space.name,
         "sampler": f"{type(SAMPLING.sampler).__name__}, {SAMPLING.steps} steps",
         "base": BASE,

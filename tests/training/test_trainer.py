@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from kao.checkpoints import MODEL, Checkpoint
 from kao.config import RunConfig
@@ -513,8 +514,9 @@ def test_a_call_that_is_cut_short_says_nothing_of_the_next(tiny_set):
 # --- one batch in pieces ------------------------------------------------------------------------
 
 
-def pieces_of(prepared, micro_batch, **training):
+def pieces_of(prepared, micro_batch, seed=0, **training):
     config = RunConfig(
+        seed=seed,
         length="6 steps",
         data=DataConfig(size=prepared.size, augment=AUGMENT),
         network=UNetConfig(width=8, levels=(1, 2), blocks=1, attention=(4,), dropout=0.0),
@@ -533,6 +535,23 @@ def test_a_batch_in_pieces_teaches_what_the_whole_does(tiny_set, micro_batch):
     one, other = weights(whole), weights(pieces)
     for name in one:
         torch.testing.assert_close(other[name], one[name], rtol=1e-3, atol=1e-5)
+
+
+def test_no_noise_is_seen_twice(tiny_set):
+    trainer, seen = pieces_of(tiny_set, "auto"), []
+    at = trainer.loss.at
+
+    def watched(denoiser, x0, conditions, drawn):
+        seen.extend(drawn.eps)
+        return at(denoiser, x0, conditions, drawn)
+
+    trainer.loss.at = watched
+    run(trainer, 3)
+    other = pieces_of(tiny_set, "auto", seed=1)
+    other.loss.at = watched
+    run(other, 1)
+    assert len(seen) == 4 * 12
+    assert len({eps.numpy().tobytes() for eps in seen}) == len(seen)
 
 
 def small_memory(trainer, most):
@@ -568,12 +587,22 @@ def test_what_does_not_fit_is_said_with_what_might(tiny_set, micro_batch, most, 
 
 
 @pytest.mark.parametrize("mode", ["blocks", "all"])
-def test_gradient_checkpointing_changes_no_byte_of_a_run(tiny_set, mode):
+def test_gradient_checkpointing_changes_no_byte_of_a_run(tiny_set, mode, monkeypatch):
+    twice = []
+
+    def watched(run, *inputs, use_reentrant):
+        twice.append(run)
+        return checkpoint(run, *inputs, use_reentrant=use_reentrant)
+
+    monkeypatch.setattr("kao.networks.recompute.checkpoint", watched)
     plain, sparing = (
         trainer_of(tiny_set, training=TrainingConfig(batch=BATCH, precision="fp32", **options))
         for options in ({}, {"gradient_checkpointing": mode})
     )
-    assert [s.loss for s in run(plain, 4)] == [s.loss for s in run(sparing, 4)]
+    losses = [step.loss for step in run(plain, 4)]
+    assert not twice
+    assert [step.loss for step in run(sparing, 4)] == losses
+    assert twice
     assert differing(weights(plain), weights(sparing)) == []
 
 

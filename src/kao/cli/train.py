@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kao.errors import ConfigError, KaoError
+from kao.errors import ConfigError
 
 if TYPE_CHECKING:
     from kao.runs import Ask, Session
@@ -162,8 +162,7 @@ def train_loop(ask: "Ask", device: Any) -> "Session":
 def _train(session: "Session") -> str:
     """Train an open run and say how it went; returns how it ended: see `finish`."""
     from kao.cli.console import say
-    from kao.processes import leave
-    from kao.runs import finish
+    from kao.runs import ending, finish
 
     for note in (*session.notes, *session.plan):
         say(note)
@@ -183,14 +182,8 @@ def _train(session: "Session") -> str:
             f"{session.config.training.precision}."
         )
     try:
-        _loop_behind_bar(session)
-    except KaoError as error:
-        finish(session, error)
-        raise
-    except Exception:
-        leave(waiting=False)  # the other processes know nothing of it
-        raise
-    else:
+        with ending(session):
+            _loop_behind_bar(session)
         reason = finish(session)
     finally:
         _say_notices(session)

@@ -4,7 +4,7 @@ from kao.runs.ask import Ask
 from kao.runs.library import sample, train
 from kao.runs.planning import Plan, configure, plan
 from kao.runs.run import Run, draw, guided, with_sampling
-from kao.runs.start import Session, finish, open_session
+from kao.runs.start import Session, ending, finish, open_session
 
 __all__ = [
     "Ask",
@@ -13,6 +13,7 @@ __all__ = [
     "Session",
     "configure",
     "draw",
+    "ending",
     "finish",
     "guided",
     "open_session",

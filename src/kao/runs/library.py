@@ -8,12 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kao.errors import KaoError
 from kao.machine import device
-from kao.processes import join, leave
+from kao.processes import join
 from kao.runs.ask import Ask
 from kao.runs.run import Run, draw
-from kao.runs.start import Session, finish, open_session
+from kao.runs.start import Session, ending, finish, open_session
 
 
 def train(
@@ -61,18 +60,9 @@ def train(
     for note in session.notes:
         warnings.warn(note, stacklevel=2)
     try:
-        for _ in session.trainer.steps():
-            _warn(session)
-    except KaoError as error:
-        finish(session, error)
-        raise
-    except KeyboardInterrupt:
-        finish(session)
-        raise
-    except Exception:
-        leave(waiting=False)  # the other processes know nothing of it
-        raise
-    else:
+        with ending(session):
+            for _ in session.trainer.steps():
+                _warn(session)
         finish(session)
     finally:
         _warn(session)

@@ -1,7 +1,7 @@
 """Starting a run, or taking it up where it stopped."""
 
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO
 
@@ -304,6 +304,27 @@ def _hooks(
         )
     hooks["samples"] = forgiving(Samples(run.path, config, tracker, every=every["samples"]))
     return hooks
+
+
+@contextmanager
+def ending(session: Session) -> Iterator[None]:
+    """Around the steps of a run: what ends them too early is dealt with, and goes on its way.
+
+    Args:
+        session: Whose steps are taken inside; `finish` it after them.
+    """
+    try:
+        yield
+    except KaoError as error:
+        finish(session, error)
+        raise
+    except KeyboardInterrupt:
+        finish(session)
+        raise
+    except Exception:
+        # A fault of a program: the other processes know nothing of it, and would wait.
+        leave(waiting=False)
+        raise
 
 
 def finish(session: Session, error: KaoError | None = None) -> str:
