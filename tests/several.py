@@ -1,5 +1,6 @@
 """Starting a function in several processes that meet over Gloo, as a launcher would."""
 
+import faulthandler
 import multiprocessing
 import os
 import pickle
@@ -36,7 +37,9 @@ def several(world: int, function, *arguments, timeout: float = 120) -> list:
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / str(rank) for rank in range(world)]
         processes = [
-            _CONTEXT.Process(target=_one, args=(file, environment, rank, function, arguments))
+            _CONTEXT.Process(
+                target=_one, args=(file, environment, rank, function, arguments, timeout)
+            )
             for rank, file in enumerate(files)
         ]
         for process in processes:
@@ -45,9 +48,15 @@ def several(world: int, function, *arguments, timeout: float = 120) -> list:
         for process in processes:
             process.join(max(0, end - time.monotonic()))
             process.kill()
+        codes = [process.exitcode for process in processes]
         told = [_told(file) for file in files]
-    errors = [f"rank {rank}: {value}" for rank, (good, value) in enumerate(told) if not good]
-    assert not errors, "\n".join(errors)
+        stacks = [_stack(file).read_text() if _stack(file).exists() else "" for file in files]
+    errors = [
+        f"rank {rank} (exit code {codes[rank]}): {value}"
+        for rank, (good, value) in enumerate(told)
+        if not good
+    ]
+    assert not errors, "\n".join(errors + stacks)
     return [value for _, value in told]
 
 
@@ -57,7 +66,14 @@ def _told(file: Path):
     return pickle.loads(file.read_bytes())
 
 
-def _one(file: Path, environment, rank: int, function, arguments) -> None:
+def _stack(file: Path) -> Path:
+    """Where a process that is about to run out of time says what it is at."""
+    return file.with_suffix(".stack")
+
+
+def _one(file: Path, environment, rank: int, function, arguments, timeout: float) -> None:
+    stack = _stack(file).open("w")
+    faulthandler.dump_traceback_later(0.9 * timeout, file=stack)
     os.environ.update(environment, RANK=str(rank), LOCAL_RANK=str(rank))
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)

@@ -18,6 +18,7 @@ import atexit
 import os
 import re
 import secrets
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -212,19 +213,26 @@ def join(device: torch.device) -> Processes:
 def leave(*, waiting: bool = True) -> None:
     """Let go of the other processes; nothing for one that is alone.
 
-    Those that wait for this one on the CPU notice when its process ends, or when what it shared
-    with them (a model from `kao.training.spread`) is forgotten.
-
     Args:
-        waiting: Whether what was begun together on GPUs may be waited for.  Not where the others
-            do not know that this one goes.
+        waiting: Whether what was begun together may be waited for.  Not where the others do not
+            know that this one goes, or where one of them is gone; those that wait for this one on
+            the CPU then notice when its process ends.
     """
     if not dist.is_initialized():
         return
     if waiting:
         dist.destroy_process_group()
-    else:
-        _abort_process_group()
+        return
+    group = dist.group.WORLD
+    _abort_process_group()
+    # Destroying it would wait, with Python's lock in hand, for a thread of Gloo that may need the
+    # lock to end.  So it is kept as long as the process lives, by a thread that never returns.
+    threading.Thread(target=_hold, args=(group,), daemon=True).start()
+
+
+def _hold(kept: object) -> None:
+    """Never return."""
+    threading.Event().wait()
 
 
 def _local_world(world: int) -> int:

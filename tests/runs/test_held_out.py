@@ -170,6 +170,13 @@ def test_pairs_are_bounded_and_cost_a_small_share_of_an_interval():
 # --- the hook -----------------------------------------------------------------------------------
 
 
+def test_held_out_pictures_are_never_trained_on(tiny_set):
+    stream = trainer_of(tiny_set).batches(0)
+    seen = torch.cat([batch.indices for batch in itertools.islice(stream, len(tiny_set))])
+    train, _ = split(len(tiny_set), HELD)
+    assert set(seen.tolist()) == set(train.tolist())
+
+
 def test_held_out_pictures_are_compared_with_pictures_that_are_trained_on(tiny_set):
     train, held = split(40, HELD)
     images = torch.empty(40, 3, 8, 8, dtype=torch.uint8)
