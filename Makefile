@@ -47,6 +47,9 @@ clean:
 
 .venv/installed-dev: pyproject.toml | .venv/bin/python
 	$(BIN)/pip install --quiet -e ".[dev]"
+# A reference for tests.  It asks for torchvision, which what we import of it does not need, and
+# whose mere presence breaks other packages on CPU builds of torch.
+	$(BIN)/pip install --quiet --no-deps "clean-fid>=0.1.35,<0.2"
 	touch $@ .venv/installed
 
 .venv/installed-docs: pyproject.toml | .venv/bin/python

@@ -1,8 +1,9 @@
-"""Draw the figures of docs/schedules.md and docs/training.md into docs/pictures.
+"""Draw the figures of docs/schedules.md, docs/training.md and docs/measuring.md into docs/pictures.
 
 python docs/make_figures.py
 """
 
+import json
 import math
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from kao.pixels import to_float, to_uint8
 from kao.visualisation import save_picture, strip
 
 PICTURES = Path(__file__).parent / "pictures"
+MEASURED = Path(__file__).parents[1] / "bench/results/metrics.json"
 SIZE = 48
 FACE = 3
 SHARES = torch.linspace(0, 1, 9, dtype=torch.float64)
@@ -139,6 +141,34 @@ def augmentation() -> None:
     save_picture(picture, PICTURES / "augment-edm.png")
 
 
+def bias_by_number() -> None:
+    """Frechet distance, the same without its bias, and KID, by the number of drawn pictures."""
+    rows = json.loads(MEASURED.read_text(encoding="utf-8"))["bias"]["found"]
+    rows = [row for row in rows if row["space"].startswith("wavelets")]
+    figure = Figure(figsize=(9, 3.6), dpi=100, layout="constrained")
+    panels = figure.subplots(1, 2)
+    width = rows[0]["width"]
+    for kind, colour in (("real", COLOURS[0]), ("noisy", COLOURS[1])):
+        for axes, key, style, words in (
+            (panels[0], "frechet", "-", "as it comes"),
+            (panels[0], "unbiased", "--", "without bias"),
+            (panels[1], "kid", "-", "KID"),
+        ):
+            found = [(row["n"], *row[key]) for row in rows if row["kind"] == kind and key in row]
+            n, middle, low, high = zip(*found, strict=True)
+            axes.plot(n, middle, style, color=colour, label=f"{kind}, {words}")
+            axes.fill_between(n, low, high, color=colour, alpha=0.15, linewidth=0)
+    for axes, title in zip(panels, ("Frechet distance", "KID"), strict=True):
+        finish(axes, f"{title} of real pictures, and with a little noise")
+        axes.set_xscale("log")
+        axes.set_xlim(100, 4000)
+        axes.set_xlabel("drawn pictures", fontsize=9)
+        axes.legend(frameon=False, fontsize=8)
+    panels[0].axvline(width, color="#8a857d", linewidth=0.8, linestyle=":")
+    panels[0].set_yscale("symlog", linthresh=1)
+    save(figure, "n-against-bias.png")
+
+
 def main() -> None:
     """Draw everything."""
     face = to_float(torch.as_tensor(ToyFaces(FACE + 1, size=SIZE)[FACE].image)[None])[0]
@@ -147,6 +177,7 @@ def main() -> None:
     all_of_them()
     options()
     augmentation()
+    bias_by_number()
 
 
 if __name__ == "__main__":

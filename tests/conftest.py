@@ -82,6 +82,7 @@ def tiny():
         "training.precision=fp32",
         "sampling.steps=2",
         "hooks.pictures=2",
+        "evaluation.every=0",
         "tracking.tensorboard=false",
     )
 

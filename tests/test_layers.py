@@ -12,6 +12,7 @@ LAYERS = [
     ["diffusion", "networks", "data", "metrics", "visualisation", "tracking"],
     ["checkpoints", "training"],
     ["config"],
+    ["evaluation"],
     ["runs", "reports"],
     ["cli"],
 ]

@@ -1,4 +1,4 @@
-"""Writing so that a file or a folder is whole or absent, and saying why when it cannot be."""
+"""Files and folders: where the cache is, and writing so that a thing is whole or absent."""
 
 import errno
 import os
@@ -11,6 +11,11 @@ from typing import IO, Any
 from kao.errors import OutputError
 
 LOCK = ".lock"
+
+
+def cache_folder() -> Path:
+    """Where kao keeps what it can make or fetch again: $KAO_CACHE, or else ~/.cache/kao."""
+    return Path(os.environ.get("KAO_CACHE") or "~/.cache/kao").expanduser()
 
 
 @contextmanager

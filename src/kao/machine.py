@@ -5,8 +5,8 @@ import gc
 import os
 import platform
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,6 +60,31 @@ def allow_tf32(allowed: bool) -> None:
     """Whether CUDA multiplies float32 matrices in TF32, with 10 bits of mantissa; process-wide."""
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     torch.backends.cudnn.allow_tf32 = allowed
+
+
+@contextmanager
+def exact_float32(on: torch.device) -> Iterator[None]:
+    """Compute with all bits of float32, and each time the same, whatever was asked for around it.
+
+    Inside there is no autocast and no TF32, cuDNN keeps to deterministic algorithms, and
+    TorchScript neither profiles nor fuses, so that its first call computes as its third does.
+
+    Args:
+        on: Where it is computed.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with (
+            torch.autocast(on.type, enabled=False),
+            torch.backends.cudnn.flags(
+                enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+            ),
+            torch.jit.optimized_execution(False),  # type: ignore[attr-defined]
+        ):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def describe() -> dict[str, Any]:

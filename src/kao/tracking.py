@@ -18,7 +18,7 @@ WANDB = "wandb"
 
 _WANDB_ID = "wandb-id.txt"
 
-FIGURES = ("train", "held_out", "spike", "skipped", "snapshot", "warning")
+FIGURES = ("train", "held_out", "evaluation", "spike", "skipped", "snapshot", "warning")
 """Events whose figures are plotted, as "train/loss" or "held_out/gap/bands/0..2", under the same
 names everywhere."""
 
@@ -30,7 +30,7 @@ class Tracker(Protocol):
         """Take one event.
 
         Args:
-            kind: "start", "samples", "checkpoint", "end", or one of `FIGURES`.
+            kind: "start", "samples", "checkpoint", "verdict", "end", or one of `FIGURES`.
             images: Images seen.
             values: JSON values; figures may lie in tables of any depth.
         """

@@ -92,6 +92,14 @@ def test_a_dry_run_prints_the_whole_configuration_and_its_cost(kao, train, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_stopping_by_the_verdict_is_a_key_of_the_configuration(kao, train, refused):
+    scored = (*train, "evaluation.every=auto", "--dry-run")
+    assert 'stop = "auto"' in kao(*scored, "--stop", "auto")[1]
+    assert 'stop = "never"' in kao(*scored)[1]
+    assert "evaluation.stop = 'soon'" in refused(*scored, "--stop", "soon")
+    assert "evaluation.every = 0 takes none" in refused(*train, "--dry-run", "--stop", "auto")
+
+
 def test_a_dry_run_finds_the_mistakes_that_a_run_would(refused, train):
     said = refused(*train, "training.precision=fp16", "--dry-run")
     assert said.startswith("training.precision = 'fp16' on a CPU")

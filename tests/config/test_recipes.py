@@ -33,6 +33,7 @@ SHRUNK = (
     "training.batch=2",
     "training.precision=fp32",
     "hooks.pictures=2",
+    "evaluation.every=0",
     "sampling.steps=2",
     "tracking.tensorboard=false",
 )

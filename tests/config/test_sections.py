@@ -3,7 +3,7 @@ import math
 import pytest
 
 from kao.config import RunConfig, dump
-from kao.config.sections import GuidanceConfig, PerceptualConfig
+from kao.config.sections import EvaluationConfig, GuidanceConfig, PerceptualConfig
 from kao.config.tree import Origin, leaves, parse
 from kao.errors import ConfigError
 
@@ -73,3 +73,29 @@ def test_a_key_is_named_once_where_a_file_is_read():
 def test_the_defaults_guide_by_nothing():
     told = leaves(dump(RunConfig()))
     assert (told[f"{GUIDANCE}.worse"], told[f"{GUIDANCE}.scale"]) == ("", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"every": -1}, "evaluation.every = -1; expected 0 or more."),
+        ({"pictures": 15}, "evaluation.pictures = 15; expected 16 or more."),
+        ({"steps": 0}, "evaluation.steps = 0; expected 1 or more."),
+        ({"features": "face"}, 'unknown feature space "face" (did you mean "faces"?); there are:'),
+        ({"share": 0.0}, "evaluation.share = 0.0; expected a share of the time above 0"),
+        ({"share": 0.6}, "evaluation.share = 0.6; expected a share of the time above 0"),
+        ({"share": math.nan}, "evaluation.share = nan; expected a share of the time above 0"),
+    ],
+)
+def test_scores_that_cannot_be_taken_are_refused(options, said):
+    with pytest.raises(ConfigError) as caught:
+        EvaluationConfig(**options)
+    assert str(caught.value).startswith(said)
+
+
+def test_scores_in_more_steps_than_the_schedule_has_times_are_refused():
+    table = {"schedule": {"kind": "cosine", "steps": 8}, "sampling": {"steps": 5}}
+    with pytest.raises(ConfigError, match=r"^evaluation\.steps = 10: .*the schedule has 8 times"):
+        parse(RunConfig, table, Origin("mine.toml")).check()
+    unscored = {**table, "evaluation": {"every": 0}}
+    parse(RunConfig, unscored, Origin("mine.toml")).check()

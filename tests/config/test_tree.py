@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kao.config import RunConfig, dump, leaves, load_config
-from kao.config.sections import EMAConfig, GuidanceConfig, component
+from kao.config.sections import EMAConfig, EvaluationConfig, GuidanceConfig, component
 from kao.config.tree import Origin, from_overrides, merge, parse
 from kao.diffusion import DDIM, EDM, Ancestral, Cosine, Flow, Heun, Huber, MinSNR, norms, targets
 from kao.errors import ConfigError
@@ -147,7 +147,23 @@ AVERAGES = st.builds(
 PROGRESSIVE = st.builds(Progressive, parts=st.just((4, 2)), until=st.just((0.25, 0.5)))
 """Each size has the moment at which it ends."""
 
-SPECIAL = {GuidanceConfig: GUIDANCE, EMAConfig: AVERAGES, Progressive: PROGRESSIVE}
+SCORES = st.builds(
+    EvaluationConfig,
+    every=st.just("auto") | st.integers(0, 10**9),
+    pictures=st.just("auto") | st.integers(16, 10**6),
+    steps=st.integers(1, 1000),
+    features=st.sampled_from(["faces", "wavelets", "inception"]),
+    share=st.floats(0.001, 0.5),
+    stop=st.sampled_from(["never", "auto"]),
+)
+"""Spaces have names, and a share of the time leaves some to train in."""
+
+SPECIAL = {
+    GuidanceConfig: GUIDANCE,
+    EMAConfig: AVERAGES,
+    EvaluationConfig: SCORES,
+    Progressive: PROGRESSIVE,
+}
 
 
 def trees(cls):

@@ -17,9 +17,10 @@ from PIL import Image
 from kao.data.folders import FolderSource
 from kao.data.item import Item
 from kao.data.pictures import fit
-from kao.data.prepare import Preparation, cache_folder, prepare
+from kao.data.prepare import Preparation, prepare
 from kao.data.prepared import PreparedSet
 from kao.errors import ConfigError, DataError, OutputError
+from kao.files import cache_folder
 
 # The package exports the function under the name of its module.
 module = importlib.import_module("kao.data.prepare")

@@ -5,10 +5,10 @@ import json
 import re
 import shutil
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
 import torch
+from html_tree import Tree
 from PIL import Image
 from torch.nn.functional import interpolate
 
@@ -52,8 +52,6 @@ tf32 = true
 parallel = "ddp"
 curriculum = "none"
 """
-VOID = {"meta", "img", "input", "br", "link"}
-CHROMIUM = shutil.which("chromium")
 
 
 def start(images=0, **values):
@@ -163,35 +161,6 @@ def whole_run(tmp_path_factory):
 def run(whole_run, tmp_path):
     """A copy of `whole_run` that a test may change."""
     return shutil.copytree(whole_run, tmp_path / "runs" / "cats")
-
-
-class Tree(HTMLParser):
-    """Elements, attributes and text; fails on a tag that is closed out of turn."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.open, self.elements, self.text = [], [], ""
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if not {"style", "script"} & set(self.open):
-            self.text += data
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 def report(run):
@@ -653,19 +622,6 @@ def test_zeros_are_left_out_of_a_logarithmic_chart():
 )
 def test_numbers_are_short(value, text):
     assert short(value) == text
-
-
-@pytest.fixture
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed: the page was not opened in a browser")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    options = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
-    options += " --disable-background-networking --disable-component-update --disable-sync"
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=options.split())
-        yield opened
-        opened.close()
 
 
 def test_a_browser_shows_the_page_in_light_and_dark_on_a_desk_and_on_a_phone(run, browser):

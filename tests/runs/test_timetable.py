@@ -54,7 +54,14 @@ def test_hooks_that_take_more_than_the_time_leave_a_plan():
 
 
 def test_intervals_that_were_asked_for_stay():
-    words = ("hooks.log=7", "hooks.samples=1000", "hooks.checkpoints=2000", "hooks.held_out=300")
+    words = (
+        "hooks.log=7",
+        "hooks.samples=1000",
+        "hooks.checkpoints=2000",
+        "hooks.held_out=300",
+        "evaluation.every=3000",
+        "evaluation.pictures=100",
+    )
     resolved, _ = timetable(config(*words), CHEAP)
     assert resolved == config(*words)
 
@@ -70,8 +77,10 @@ def test_the_plan_is_told_in_words():
     first, second = plan.lines()
     assert first.startswith(f"Planned: about {plan.images:,} images at 100 a second; the learning")
     assert first.endswith("falls from minute 36 on.")
-    assert "8 sample grids (4 s each), 40 held-out losses (0.5 s each) and 10 checkpoints" in second
-    assert second.endswith("take 1.5 % of the time.")
+    assert second == (
+        "8 sample grids (4 s each), 40 held-out losses (0.5 s each), 10 checkpoints and 12 scores "
+        "take 1.5 % of the time."
+    )
 
 
 def test_a_length_in_images_is_planned_with_the_time_that_it_takes():

@@ -11,9 +11,11 @@ import typer
 
 from kao import __version__
 from kao.cli.bench import bench
+from kao.cli.compare import compare
 from kao.cli.demo import demo
 from kao.cli.edit import edit_app
 from kao.cli.ema import ema
+from kao.cli.evaluate import evaluate
 from kao.cli.prepare import prepare
 from kao.cli.report import report
 from kao.cli.sample import sample
@@ -27,7 +29,7 @@ TRACEBACK = "--traceback"
 INTERRUPTED = 130
 """Exit code after Ctrl-C where there was nothing to save, as shells have it."""
 
-SHARED = ("train", "sample")
+SHARED = ("train", "sample", "evaluate")
 """Commands that several processes share; of any other each would do all and write over the rest."""
 
 app = typer.Typer(
@@ -37,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, prepare, train, sample, show, report, ema, bench):
+for command in (demo, prepare, train, sample, evaluate, compare, show, report, ema, bench):
     app.command()(command)
 app.command("tune-sampler")(tune_sampler)
 app.add_typer(edit_app, name="edit")
@@ -68,7 +70,7 @@ def options(
     if processes != "1" and context.invoked_subcommand not in SHARED:
         raise ConfigError(
             f"WORLD_SIZE = {processes}, but kao {context.invoked_subcommand} works in one process, "
-            f"and only {' and '.join(SHARED)} in several: start it without a launcher."
+            f"and only {', '.join(SHARED)} in several: start it without a launcher."
         )
 
 

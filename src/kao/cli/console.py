@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -51,6 +52,24 @@ def bar() -> Progress:
         console=console,
         disable=not console.is_terminal or not speaks(),
     )
+
+
+class Bars:
+    """A bar for each of several things that report how far they are.
+
+    Args:
+        progress: From `bar`.
+    """
+
+    def __init__(self, progress: Progress):
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def show(self, what: str, done: int, total: int) -> None:
+        """So much of a thing is done."""
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total, figures="")
+        self._progress.update(self._tasks[what], completed=done, total=total)
 
 
 UNFINISHED = 75

@@ -38,7 +38,9 @@ def sample(
     weights: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="ema (averaged), model (raw), or of kao ema: best, w0.10."
+            metavar="NAME",
+            help="ema (averaged), model (raw), best-score (best while training), or of kao ema: "
+            "best, w0.10.",
         ),
     ] = "ema",
     batch: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 64,
@@ -75,7 +77,7 @@ def sample(
     if weights not in ("ema", "model") and not (known_name(weights) or weights.startswith("ema-")):
         raise ConfigError(
             f'--weights = "{weights}"; expected ema or model, or what kao ema made: best, or a '
-            f"width such as w0.10."
+            f"width such as w0.10; a run that was scored has best-score, too."
         )
     if budget is not None and (sampler or steps or overrides):
         raise ConfigError(

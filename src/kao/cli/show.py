@@ -140,8 +140,10 @@ def drawings(
     from kao.cli.sample import load_denoiser
     from kao.config import RunConfig
     from kao.diffusion import Denoise, Denoiser, Sampler, seeds_of
+    from kao.metrics.neighbours import compare
     from kao.pixels import to_float
-    from kao.reports import figures, neighbours, paths
+    from kao.reports import figures, paths
+    from kao.reports.neighbours import neighbours_sheet
     from kao.reports.schedules import schedule_plot
     from kao.reports.times import times_plot
     from kao.runs.pictures import some_real
@@ -210,9 +212,9 @@ def drawings(
         # As many as there are: a copy is found only among all pictures.
         real = some_real(config, n=sys.maxsize, seed=seed)
         samples = torch.cat(list(draw(denoiser(), drawing(), indices=range(n), seed=seed)))
-        compared = neighbours.compare(samples, real, k=k, seed=seed)
+        compared = compare(samples, real, k=k, seed=seed)
         say(compared.sentence())
-        return save_picture(neighbours.neighbours_sheet(compared), files["neighbours"])
+        return save_picture(neighbours_sheet(compared), files["neighbours"])
 
     every = (forward, reverse, process, schedule, gif, times, trajectory, near)
     by_name = dict(zip(FILES, every, strict=True))

@@ -40,6 +40,12 @@ def train(
             metavar="DIR", help="Begin a new run there with what --run has learned; change any key."
         ),
     ] = None,
+    stop: Annotated[
+        str | None,
+        typer.Option(
+            metavar="never|auto", help="auto: end the run where it grows no better; saves, exits 0."
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the configuration and its cost; do nothing.")
     ] = False,
@@ -59,6 +65,8 @@ def train(
     flags: dict[str, Any] = {}
     if size is not None:
         flags["data"] = {"size": size}
+    if stop is not None:
+        flags["evaluation"] = {"stop": stop}
     if (length := _length(minutes, images, steps)) is not None:
         flags["length"] = length
     path = run or Path("runs") / default_name(source or "run")
@@ -198,7 +206,7 @@ def _train(session: "Session") -> str:
 def _say_notices(session: "Session") -> None:
     from kao.cli.console import say
 
-    for line in session.notices.take():
+    for line in (*session.news.take(), *session.notices.take()):
         say(line)
 
 

@@ -11,6 +11,7 @@ import torch
 from kao.config.sections import (
     DataConfig,
     EMAConfig,
+    EvaluationConfig,
     HooksConfig,
     LossConfig,
     SamplingConfig,
@@ -116,6 +117,7 @@ class RunConfig:
     length: str = "10 minutes"
     sampling: SamplingConfig = SamplingConfig()
     hooks: HooksConfig = HooksConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
 
     def to_toml(self) -> str:
@@ -158,6 +160,15 @@ class RunConfig:
         _refuse_bursting_weights(denoiser, self.loss.weight)
         drawn = self.with_learned_grid(loss.times.knots())
         drawn.times(denoiser.schedule)
+        if self.evaluation.every != 0:
+            drawn._check_scores(denoiser.schedule)
+
+    def _check_scores(self, schedule: NoiseSchedule) -> None:
+        """Raise a ConfigError where the steps of [evaluation] do not fit the schedule."""
+        try:
+            self.sampling.grid(schedule, self.evaluation.steps)
+        except ConfigError as error:
+            raise ConfigError(f"evaluation.steps = {self.evaluation.steps}: {error}") from error
 
     def build_denoiser(self, device: str = "cpu") -> Denoiser:
         """The model, with weights drawn from the seed.

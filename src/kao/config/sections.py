@@ -33,7 +33,7 @@ from kao.diffusion import (
     norms,
 )
 from kao.errors import ConfigError
-from kao.metrics import feature_maps
+from kao.metrics import check_space, feature_maps
 from kao.training import (
     CURRICULA,
     EMA,
@@ -348,6 +348,48 @@ class HooksConfig:
     pictures: int = 64
     keep_last: int = 2
     keep_every: int = 0
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """[evaluation]: how good the pictures are, told while training.
+
+    Every so many images some pictures are drawn with the averaged weights, always from the same
+    noise, and held against real ones.  Nothing of this changes what is learned.
+
+    Attributes:
+        every: Images between two scores; 0: none.  "auto": as many as `share` allows, at most
+            12 over the run.
+        pictures: Drawn for each; "auto": 64 to 512, as `share` allows.
+        steps: Of the sampler dpm++2m, in which they are drawn: few, since scores are compared
+            with one another.
+        features: Name of the space in which pictures are compared: see `kao.metrics.SPACES`.
+        share: Largest share of the time that scores may take, above 0 and at most 0.5.
+        stop: "auto" ends the run where it grows no better; "never" leaves that to you.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    every: int | Literal["auto"] = "auto"
+    pictures: int | Literal["auto"] = "auto"
+    steps: int = 10
+    features: str = "faces"
+    share: float = 0.05
+    stop: Literal["never", "auto"] = "never"
+
+    def __post_init__(self) -> None:
+        """Refuse counts that are none, and shares that leave no time to train."""
+        for name, least in (("every", 0), ("pictures", 16), ("steps", 1)):
+            value = getattr(self, name)
+            if value != "auto" and value < least:
+                raise ConfigError(f"evaluation.{name} = {value}; expected {least} or more.")
+        check_space(self.features)
+        if not 0 < self.share <= 0.5:
+            raise ConfigError(
+                f"evaluation.share = {self.share}; expected a share of the time above 0 and at "
+                f"most 0.5, such as 0.05; evaluation.every = 0 takes no scores."
+            )
 
 
 @dataclass(frozen=True)

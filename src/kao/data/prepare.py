@@ -37,7 +37,7 @@ from kao.data.item import ImageSource, Noted
 from kao.data.pictures import Crop, check_crop, fit
 from kao.data.prepared import Manifest, PreparedSet
 from kao.errors import ConfigError, DataError, OutputError
-from kao.files import sync, writing
+from kao.files import cache_folder, sync, writing
 from kao.machine import usable_cores
 
 MIN_SIZE = 8
@@ -48,11 +48,6 @@ _MB = 1_000_000
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
-
-
-def cache_folder() -> Path:
-    """Where kao keeps what it can make again: $KAO_CACHE, or else ~/.cache/kao."""
-    return Path(os.environ.get("KAO_CACHE") or "~/.cache/kao").expanduser()
 
 
 def prepare(
@@ -94,8 +89,8 @@ class Preparation:
         source: What to read.  Its pictures are asked for from several threads.
         size: Side of the prepared pictures in pixels, 8 or more.
         crop: How pictures are made square, see `pictures.fit`.
-        out: Folder of the prepared set; by default one in `cache_folder` whose name follows
-            from source, size and crop.
+        out: Folder of the prepared set; by default one in the cache whose name follows from
+            source, size and crop.
         workers: Threads; by default one for each core, 16 at most.
 
     Raises:

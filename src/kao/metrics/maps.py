@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from kao.errors import ConfigError
-from kao.metrics.features import Wavelets
+from kao.metrics.spaces.scripted import load_scripted, lpips_vectors, takes
+from kao.metrics.spaces.wavelets import Wavelets
 
 
 class WaveletMaps(nn.Module):
@@ -43,23 +43,13 @@ class ScriptedMaps(nn.Module):
                 f'There is no feature network "{path}": expected "wavelets" or the path of a '
                 f"TorchScript file."
             )
-        try:
-            network = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
-        except (RuntimeError, OSError, ValueError) as error:
-            # PyTorch's own words, in the cause, are a paragraph on archives.
-            raise ConfigError(
-                f"{path} cannot be read as TorchScript: give a file that torch.jit.save wrote."
-            ) from error
-        self.network = network.eval()
-        for parameter in network.parameters():  # a script refuses requires_grad_ as a whole
-            parameter.requires_grad = False
-        arguments = network.forward.schema.arguments
-        self.lpips = any(argument.name == "return_lpips" for argument in arguments)
+        self.network = load_scripted(path)
+        self.lpips = takes(self.network, "return_lpips")
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, D) of float pictures (B, 3, H, W) in [-1, 1]."""
         if self.lpips:
-            return self.network(127.5 * (x + 1), resize_images=False, return_lpips=True)
+            return lpips_vectors(self.network, 127.5 * (x + 1))
         return self.network(x).flatten(1)
 
 

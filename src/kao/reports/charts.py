@@ -67,8 +67,9 @@ def line_chart(
     logarithmic: bool = False,
     marks: Sequence[Mark] = (),
     note: str = "",
+    unit: str = "pictures",
 ) -> str:
-    """A chart of values against images seen, as an HTML figure.
+    """A chart of values against images seen, or time, as an HTML figure.
 
     Args:
         title: Heading of the chart; its line's name too, where one line alone is named.
@@ -76,6 +77,7 @@ def line_chart(
         logarithmic: Whether values, then all positive, are spaced by their logarithm.
         marks: What happened on the way; of very many signs some are drawn.
         note: A sentence under the title.
+        unit: Of what the values stand against: "pictures", "minutes".
 
     Returns:
         HTML, or "" where no line has two points.
@@ -107,6 +109,7 @@ def line_chart(
     parts += [_polyline(line, across, up) for line in lines]
     values = {
         "range": [x_low, x_high],
+        "unit": unit,
         "lines": [[[x, float(f"{y:.4g}")] for x, y in line.points] for line in named],
     }
     return (
@@ -115,7 +118,7 @@ def line_chart(
         f"{f'<small>{escape(note)}</small>' if note else ''}</figcaption>"
         '<div class="plot">'
         f'<svg viewBox="0 0 {_WIDTH:g} {_HEIGHT:g}" preserveAspectRatio="none" role="img" '
-        f'aria-label="{escape(_spoken(title, lines[-1]))}">{"".join(parts)}</svg>'
+        f'aria-label="{escape(_spoken(title, lines[-1], unit))}">{"".join(parts)}</svg>'
         + "".join(
             f'<span class="y" style="bottom:{100 * up(y):.2f}%">{short(y)}</span>' for y in y_ticks
         )
@@ -248,6 +251,6 @@ def _legend(lines: Sequence[Line]) -> str:
     return f'<span class="legend">{"".join(keys)}</span>'
 
 
-def _spoken(title: str, line: Line) -> str:
+def _spoken(title: str, line: Line, unit: str) -> str:
     (x, first), (end, last) = line.points[0], line.points[-1]
-    return f"{title}: {short(first)} at {short(x)} pictures, {short(last)} at {short(end)}."
+    return f"{title}: {short(first)} at {short(x)} {unit}, {short(last)} at {short(end)}."

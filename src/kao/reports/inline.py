@@ -10,7 +10,7 @@ from PIL import Image
 
 # CSS pixels of the column; a wider picture is shrunk, and a shrunk one is better smoothed.
 _PAGE_WIDTH, _PHONE_WIDTH = 912, 360
-_PICTURE_BYTES = 4_000_000
+_PICTURE_BYTES, _LIGHT_BYTES = 4_000_000, 500_000
 _QUALITY = 85  # of WebP, 0..100
 
 
@@ -37,6 +37,14 @@ def read_picture(path: Path) -> Inline | None:
             return Inline(data, str(image.get_format_mimetype()), image.width, image.height)
     except OSError:
         return None
+
+
+def encoded(picture: Image.Image) -> Inline:
+    """A picture as PNG; as lossy WebP where that would weigh a page down."""
+    png = io.BytesIO()
+    picture.save(png, "PNG", optimize=True)
+    image = Inline(png.getvalue(), "image/png", picture.width, picture.height)
+    return image if len(image.data) <= _LIGHT_BYTES else lighter(image)
 
 
 def lighter(image: Inline) -> Inline:

@@ -28,7 +28,7 @@ const nearest = (points, x) =>
   points.reduce((best, point) => (Math.abs(point[0] - x) < Math.abs(best[0] - x) ? point : best));
 
 for (const chart of document.querySelectorAll(".chart")) {
-  const { range, lines } = JSON.parse(chart.dataset.chart);
+  const { range, unit, lines } = JSON.parse(chart.dataset.chart);
   const plot = chart.querySelector(".plot");
   const cross = chart.querySelector(".cross");
   const outputs = [...chart.querySelectorAll(".key output")];
@@ -36,10 +36,10 @@ for (const chart of document.querySelectorAll(".chart")) {
   plot.addEventListener("pointermove", (event) => {
     const box = plot.getBoundingClientRect();
     const share = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
-    const x = nearest(lines[0], range[0] + share * (range[1] - range[0]))[0];
+    const x = nearest(lines.flat(), range[0] + share * (range[1] - range[0]))[0];
     cross.hidden = false;
     cross.style.left = (100 * (x - range[0])) / (range[1] - range[0]) + "%";
-    cross.dataset.at = short(x) + " pictures";
+    cross.dataset.at = short(x) + " " + unit;
     lines.forEach((points, i) => { outputs[i].textContent = short(nearest(points, x)[1]); });
   });
   plot.addEventListener("pointerleave", () => {

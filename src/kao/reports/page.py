@@ -1,13 +1,10 @@
 """The page of a run: report.html, one file that needs no network, no server and no model."""
 
-import base64
-import hashlib
 import re
 import statistics
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,8 @@ from kao.reports.curves import held_out_section, loss_section, training_section
 from kao.reports.inline import Inline, figure, figure_of_file, lighter, read_picture
 from kao.reports.parts import section, table
 from kao.reports.record import Event, Grid, RunRecord, Session, mapping
+from kao.reports.scores import scores_section
+from kao.reports.shell import day, document
 from kao.reports.techniques import techniques
 from kao.visualisation import spread
 
@@ -57,16 +56,10 @@ def write_report(run: Path) -> Path:
 
 def page(record: RunRecord) -> str:
     """The page as HTML, with style, script and pictures inside."""
-    script = _asset("page.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    # Browsers then fetch nothing and run this one script, whatever a run's files hold.
-    policy = (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
-        f"form-action 'none'; script-src 'sha256-{digest}'"
-    )
     sections = (
         _newest_grid(record),
         loss_section(record),
+        scores_section(record),
         held_out_section(record),
         _grids_over_time(record),
         _figures(record),
@@ -77,19 +70,7 @@ def page(record: RunRecord) -> str:
         _configuration(record),
         _sessions(record),
     )
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(record.name)} · kao</title>\n<style>\n{_asset('page.css')}</style>\n"
-        f"</head>\n<body>\n{_header(record)}\n<main>\n"
-        + "\n".join(section for section in sections if section)
-        + f"\n</main>\n{_footer()}\n<script>{script}</script>\n</body>\n</html>\n"
-    )
-
-
-def _asset(name: str) -> str:
-    return resources.files("kao.reports").joinpath(name).read_text(encoding="utf-8")
+    return document(record.name, _header(record), sections)
 
 
 # The head of the page
@@ -125,10 +106,6 @@ def _state(record: RunRecord) -> str:
     if session.end is None:
         return f"Started on {_time(session.start)}; no end recorded"
     return f"{str(session.end.get('reason', 'ended')).capitalize()} on {_time(session.end)}"
-
-
-def _footer() -> str:
-    return f"<footer>Written by kao on {_day(datetime.now(UTC))}.</footer>"
 
 
 # Pictures
@@ -279,10 +256,6 @@ def _start(record: RunRecord) -> Event:
 def _time(event: Event) -> str:
     text = str(event.get("time", ""))
     try:
-        return _day(datetime.fromisoformat(text).astimezone(UTC))
+        return day(datetime.fromisoformat(text).astimezone(UTC))
     except ValueError:
         return text or "an unknown day"
-
-
-def _day(moment: datetime) -> str:
-    return f"{moment.day} {moment:%b %Y, %H:%M} UTC"

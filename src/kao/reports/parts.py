@@ -19,3 +19,21 @@ def table(rows: Sequence[tuple[str, Any]]) -> str:
         if value is not None
     )
     return f"<table>{cells}</table>" if cells else ""
+
+
+def columns(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table with a name above each column; it is moved sideways where a screen is too narrow.
+
+    Args:
+        names: Plain text.
+        rows: Cells, HTML; the first of each row says what it is.
+    """
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+    body = "".join(
+        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>'
+        for row in rows
+    )
+    return (
+        f'<div class="columns"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        f"</div>"
+    )

@@ -3,6 +3,7 @@
 snapshots/000012800.safetensors    averages of a few widths at one moment
 averages/w0.100.safetensors        an average that `kao ema` made of them
 averages/best.safetensors          the one whose pictures came nearest to real ones
+averages/best-score.safetensors    the average with the best score while training
 """
 
 import json
@@ -29,6 +30,7 @@ from kao.training.posthoc import Blend, Mixture, Profile, mix
 
 AVERAGES = "averages"
 BEST = "best"
+BEST_SCORE = "best-score"
 
 
 class Snapshots:
@@ -161,6 +163,7 @@ class Facts:
         fit: Share of its profile that the snapshots' profiles leave over; 0 where it was tracked.
         score: Distance of its pictures to real ones, where they were compared.
         error: Standard error of that.
+        measure: Of the score, where it was taken while training.
     """
 
     name: str
@@ -169,6 +172,7 @@ class Facts:
     fit: float = 0.0
     score: float | None = None
     error: float | None = None
+    measure: str | None = None
 
 
 @dataclass(frozen=True)
@@ -208,7 +212,7 @@ class SavedAverage:
 
         Args:
             run: The run directory.
-            name: "w0.100" or `BEST`.
+            name: "w0.100", `BEST` or `BEST_SCORE`.
 
         Raises:
             CheckpointError: It is not there, or is damaged.
@@ -230,17 +234,22 @@ def facts_of(run: Path, name: str) -> Facts:
 @contextmanager
 def _opened(run: Path, name: str) -> Iterator[Any]:
     """The file of an average; what goes wrong inside becomes a sentence."""
-    path = place(run, name)
-    how = "--best FACES" if name == BEST else f"--width {name.removeprefix('w')}"
+    path, how = place(run, name), _made(run, name)
     if not path.is_file():
-        raise CheckpointError(f"{run} has no average {name}: make it with `kao ema {run} {how}`.")
+        raise CheckpointError(f"{run} has no average {name}: {how}.")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             yield file
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} is damaged ({error}): make it again with `kao ema {run} {how}`."
-        ) from error
+        raise CheckpointError(f"{path} is damaged ({error}): {how}.") from error
+
+
+def _made(run: Path, name: str) -> str:
+    """How an average comes to be."""
+    if name == BEST_SCORE:
+        return "scores while training ([evaluation]) keep one"
+    option = "--best FACES" if name == BEST else f"--width {name.removeprefix('w')}"
+    return f"make it with `kao ema {run} {option}`"
 
 
 def _facts(file: Any) -> Facts:
@@ -256,10 +265,10 @@ def known_name(weights: str) -> str | None:
     """The name of an average of `AVERAGES` that is meant by what a user wrote; None if none is.
 
     Args:
-        weights: "best", "w0.10".
+        weights: "best", "best-score", "w0.10".
     """
-    if weights == BEST:
-        return BEST
+    if weights in (BEST, BEST_SCORE):
+        return weights
     try:
         return short(float(weights.removeprefix("w"))) if weights.startswith("w") else None
     except ValueError:

@@ -13,6 +13,7 @@ from kao.tracking import read_events
 CHANGEABLE = (
     "length",
     "hooks.",
+    "evaluation.",
     "sampling.",
     "tracking.",
     "data.source",

@@ -17,8 +17,15 @@ from kao.training import Trainer
 from kao.visualisation import grid, save_picture
 
 _CPU_BATCH, _GPU_BATCH = 8, 64
-"""Pictures of a grid at a time.  A stop waits for the batch in hand; a CPU draws eight at a time as
-fast as more, and a GPU does not."""
+
+
+def at_once(device: torch.device) -> int:
+    """Pictures that a hook draws at a time.
+
+    A stop waits for the batch in hand; a CPU draws eight at a time as fast as more, and a GPU does
+    not.
+    """
+    return _CPU_BATCH if device.type == "cpu" else _GPU_BATCH
 
 
 class Trackers:
@@ -122,7 +129,7 @@ class Samples:
             trainer.denoiser,
             config,
             indices=range(config.hooks.pictures),
-            batch=_CPU_BATCH if trainer.device.type == "cpu" else _GPU_BATCH,
+            batch=at_once(trainer.device),
             worse=worse,
             processes=trainer.processes,
         ):

@@ -70,6 +70,8 @@ def train(
 
 
 def _warn(session: Session) -> None:
+    for line in session.news.take():
+        logging.getLogger("kao").info(line)
     for line in session.notices.take():
         warnings.warn(line, stacklevel=3)
 

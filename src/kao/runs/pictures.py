@@ -28,14 +28,23 @@ def some_real(config: RunConfig, *, n: int, seed: int) -> Tensor:
         DataError: The pictures are not where they were, are others now, or do not stand
             prepared in the cache.
     """
-    prepared = _learned_from(config.data)
+    prepared = learned_from(config.data)
     generator = torch.Generator().manual_seed(seed)
     indices = torch.randperm(len(prepared), generator=generator)[:n].sort().values
     return torch.from_numpy(prepared.images[indices.numpy()].copy())
 
 
-def _learned_from(data: DataConfig) -> PreparedSet:
-    """The standing set with the very pixels of the run: a figure is not worth preparing anew."""
+def learned_from(data: DataConfig) -> PreparedSet:
+    """The standing set with the very pixels of the run: a figure is not worth preparing anew.
+
+    Those held out are in it too; `kao.data.split` says which they are.
+
+    Args:
+        data: Of the run.
+
+    Raises:
+        DataError: As `some_real`.
+    """
     source = open_source(data.source, size=data.size, classes=data.classes)
     prepared = Preparation(source, size=data.size, crop=data.crop).standing()
     if prepared is None:

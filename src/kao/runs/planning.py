@@ -77,6 +77,7 @@ def configure(ask: Ask, device: torch.device) -> Plan:
         if ask.recipe is None:
             config = fitted(config, asked, device)
         notes = _signal_at_the_end(config)
+        _refuse_vain_stop(config)
     if not config.data.source:
         raise ConfigError(
             "No pictures are named: give a folder or a zip file of pictures, hf:NAME, or toy."
@@ -122,6 +123,15 @@ def _refuse_lost(run: Path) -> None:
 
 def _exists(ask: Ask) -> bool:
     return (ask.run / CONFIG).is_file() and bool(Checkpoint.all(ask.run))
+
+
+def _refuse_vain_stop(config: RunConfig) -> None:
+    """Raise a ConfigError where scores should stop the run and none are taken."""
+    if config.evaluation.stop == "auto" and config.evaluation.every == 0:
+        raise ConfigError(
+            'evaluation.stop = "auto" goes by scores, and evaluation.every = 0 takes none: set '
+            'evaluation.every = "auto", or leave evaluation.stop at "never".'
+        )
 
 
 def _signal_at_the_end(config: RunConfig) -> list[str]:

@@ -9,10 +9,13 @@ import torch
 from kao.config import RunConfig
 from kao.data.prepared import PreparedSet
 from kao.machine import release
+from kao.metrics import Features
 from kao.processes import ALONE, Processes
 from kao.runs.cost import checkpoint_bytes, snapshot_bytes
 from kao.runs.held_out import images_a_call
+from kao.runs.hooks import at_once
 from kao.runs.run import draw, load_worse
+from kao.runs.scoring import opened_space, quickly
 from kao.runs.timetable import COUNTS, Costs
 from kao.training import Length, Trainer
 
@@ -42,6 +45,8 @@ def probe(
     """
     trainer = config.build(prepared, device, processes=processes)
     image, grid = _seconds_an_image(trainer, seconds), _seconds_a_grid(trainer, config)
+    space = opened_space(config, processes) if config.evaluation.every != 0 else None
+    drawn = _seconds_to_score(trainer, config, space.to(device)) if space else 0.0
     del trainer
     release(device)  # so that the run finds all memory free
     length = Length.parse(config.length, batch=config.training.batch)
@@ -54,7 +59,7 @@ def probe(
         hooks["held_out"] = image * images_a_call(round(images / COUNTS["held_out"]))
     if config.ema.snapshots != 0:
         hooks["snapshots"] = snapshot_bytes(config) / _DISK
-    return Costs(image, hooks)
+    return Costs(image, hooks, drawn)
 
 
 def _seconds_an_image(trainer: Trainer, seconds: float) -> float:
@@ -96,3 +101,31 @@ def _seconds_a_grid(trainer: Trainer, config: RunConfig) -> float:
 
     drawn(1)
     return 2 * drawn(config.hooks.pictures) * steps / short.sampling.steps
+
+
+def _seconds_to_score(trainer: Trainer, config: RunConfig, space: Features) -> float:
+    """What drawing and seeing one picture of a score takes."""
+    config = quickly(config.with_learned_grid(trainer.loss.times.knots()))
+    worse = load_worse(config, device=trainer.device)
+    steps = config.sampling.steps
+    short = replace(config, sampling=replace(config.sampling, steps=min(steps, _STEPS)))
+    batch = at_once(trainer.device)
+    pictures = batch * trainer.processes.world
+    trainer.denoiser.eval()
+    # The second time counts: what is done for the first time takes longer.
+    for _ in range(2):
+        started = time.perf_counter()
+        with torch.no_grad(), trainer.gradients.autocast():
+            drawn = draw(
+                trainer.denoiser,
+                short,
+                indices=range(pictures),
+                batch=batch,
+                worse=worse,
+                processes=trainer.processes,
+            )
+            images = torch.cat(list(drawn))[:batch]
+        between = time.perf_counter()
+        space(images.to(trainer.device)).cpu()
+        seen = time.perf_counter() - between
+    return ((between - started) * steps / short.sampling.steps + seen) / pictures

@@ -33,6 +33,7 @@ class Run:
         checkpoints/000500000/   named by images seen; whole or absent
         snapshots/000500000.safetensors        averages, for `kao ema`
         averages/w0.100.safetensors            what `kao ema` made of them
+        averages/best-score.safetensors        those with the best score while training
         samples/000500000-ema.png, -raw.png    grids from the same noise from start to end
         pictures/                strips and animations made by `kao show`
         report.html
@@ -135,8 +136,8 @@ class Run:
         Args:
             checkpoint: Which; None takes the newest whole one.
             weights: "ema" for the averaged weights, "model" for those being trained; one of
-                several averages by its name, "ema-w0.050"; or one that `kao ema` made, "w0.10" or
-                "best".
+                several averages by its name, "ema-w0.050"; one that `kao ema` made, "w0.10" or
+                "best"; or "best-score", those with the best score while training.
             device: Where to put it; the accelerator if there is one.
 
         Raises:

@@ -178,7 +178,7 @@ def resolve(
         costs = costs.times(_operations(chosen) / _operations(config))
     resolved, plan = timetable(chosen, costs)
     notes = [*tested, *_choices(config, chosen), *plan.lines()]
-    return Resolved(resolved, notes, {} if length.images else dict(costs.hooks))
+    return Resolved(resolved, notes, {} if length.images else dict(plan.costs.hooks))
 
 
 def _given(length: Length) -> Given:

@@ -36,8 +36,10 @@ from kao.runs.planning import configure, origin_of
 from kao.runs.restoring import carry, restore
 from kao.runs.run import CONFIG, Run
 from kao.runs.saving import Checkpoints, Forgiving, Notices, Patient
+from kao.runs.scoring import Scoring, opened_space
 from kao.runs.sizing import regularised, resolve
 from kao.runs.timetable import intervals, open_intervals
+from kao.runs.yardstick import FEWEST
 from kao.tracking import Jsonl, TensorBoard, Tracker, Wandb
 from kao.training import Hook, Trainer
 
@@ -57,6 +59,8 @@ class Session:
         resumed: Images seen when it was taken up; None for a new run.
         checkpoints: Its hook that saves.
         notices: What the user should be told while it trains.
+        news: How it fares, for whoever wants to hear it while it trains.
+        scoring: Its hook that scores; None where it is not scored.
         notes: What the user should be told before it starts.
         plan: What was chosen and measured for it, and how its time will be spent.
     """
@@ -70,6 +74,8 @@ class Session:
     resumed: int | None
     checkpoints: Checkpoints
     notices: Notices
+    news: Notices
+    scoring: Scoring | None
     notes: list[str]
     plan: list[str]
 
@@ -101,7 +107,7 @@ def open_session(ask: Ask, device: torch.device) -> Session:
         origin = _origin(ask, checkpoint)
         resumed = checkpoint.images if checkpoint else None
 
-        run, notices, tracker = Run(ask.home), Notices(), Trackers()
+        run, notices, news, tracker = Run(ask.home), Notices(), Notices(), Trackers()
         undo.callback(tracker.close)
         checkpoints = Checkpoints(
             run.path,
@@ -112,7 +118,19 @@ def open_session(ask: Ask, device: torch.device) -> Session:
             card={"branched_from": origin} if origin else {},
             saved=None if ask.branch else resumed,
         )
-        hooks = _hooks(run, config, prepared, tracker, notices, checkpoints)
+        scoring = None
+        if config.evaluation.every != 0:
+            scoring = _scoring(
+                run,
+                config,
+                prepared,
+                processes,
+                tracker,
+                news,
+                notices,
+                resumed=resumed is not None and not ask.branch,
+            )
+        hooks = _hooks(run, config, prepared, tracker, notices, checkpoints, scoring)
         kept = place(prepared, config.data.keep, device, processes=processes.local_world)
         trainer = config.build(
             prepared,
@@ -146,7 +164,7 @@ def open_session(ask: Ask, device: torch.device) -> Session:
             "keep": kept,
             "resumed": resumed is not None,
             "recipe": recipe_of(ask.run) if resumed is not None and not ask.branch else ask.recipe,
-            "auto": decided.opened or once_open(ask),
+            "auto": list(dict.fromkeys([*once_open(ask), *decided.opened])),
             **({"branched_from": origin} if origin else {}),
         }
         tracker.event("start", trainer.progress.images, start)
@@ -163,6 +181,8 @@ def open_session(ask: Ask, device: torch.device) -> Session:
         resumed,
         checkpoints,
         notices,
+        news,
+        scoring,
         notes,
         decided.plan,
     )
@@ -279,6 +299,33 @@ def _log(tracker: Trackers, run: Run, config: RunConfig, notices: Notices, *, im
         tracker.add(Patient(TensorBoard(run.path, images=images), notices))
 
 
+def _scoring(
+    run: Run,
+    config: RunConfig,
+    prepared: PreparedSet,
+    processes: Processes,
+    tracker: Tracker,
+    news: Notices,
+    notices: Notices,
+    *,
+    resumed: bool,
+) -> Scoring | None:
+    """The hook that scores; None where there are too few pictures to be held against."""
+    trained = len(prepared) - int(config.data.held_out)
+    if trained < FEWEST:
+        return None
+    return Scoring(
+        run.path,
+        config,
+        prepared,
+        opened_space(config, processes),
+        tracker,
+        news=news,
+        notices=notices,
+        resumed=resumed,
+    )
+
+
 def _hooks(
     run: Run,
     config: RunConfig,
@@ -286,6 +333,7 @@ def _hooks(
     tracker: Tracker,
     notices: Notices,
     checkpoints: Checkpoints,
+    scoring: Scoring | None,
 ) -> dict[str, Hook]:
     """By the names of `timetable.COUNTS`, in the order in which they are called."""
     every = intervals(config)
@@ -302,6 +350,8 @@ def _hooks(
         hooks["held_out"] = HeldOut(
             prepared, tracker, held_out=int(config.data.held_out), every=every["held_out"]
         )
+    if scoring is not None:  # after the held-out loss, which its verdict goes by
+        hooks["evaluation"] = forgiving(scoring)
     hooks["samples"] = forgiving(Samples(run.path, config, tracker, every=every["samples"]))
     return hooks
 
@@ -339,7 +389,7 @@ def finish(session: Session, error: KaoError | None = None) -> str:
         error: What ended them, if it was one of ours.
 
     Returns:
-        "finished", "interrupted" or "failed".
+        "finished", "stopped" (by a verdict), "interrupted" or "failed".
 
     Raises:
         OutputError: The last weights cannot be saved, and nothing else has failed.
@@ -360,7 +410,9 @@ def finish(session: Session, error: KaoError | None = None) -> str:
     if alone or _alone(unsaved, trainer.processes):
         leave(waiting=False)
     failed = error is not None or unsaved is not None
-    reason = "failed" if failed else "finished" if trainer.done >= 1 else "interrupted"
+    stopped = session.scoring is not None and session.scoring.stopped
+    early = "stopped" if stopped else "interrupted"
+    reason = "failed" if failed else "finished" if trainer.done >= 1 else early
     session.tracker.event(
         "end",
         trainer.progress.images,

@@ -6,9 +6,17 @@ from typing import Literal
 
 from kao.config import RunConfig, dump, leaves
 from kao.runs.held_out import LEAST_INTERVAL
+from kao.runs.score_budget import MOST_CALLS, scores_in_images, scores_within
 from kao.training import Length
 
-COUNTS = {"log": 400, "samples": 8, "checkpoints": 10, "held_out": 40, "snapshots": 24}
+COUNTS = {
+    "log": 400,
+    "samples": 8,
+    "checkpoints": 10,
+    "held_out": 40,
+    "snapshots": 24,
+    "evaluation": MOST_CALLS,
+}
 """How often each hook is called over a run whose intervals are "auto", its end included."""
 
 INTERVALS = (
@@ -17,8 +25,11 @@ INTERVALS = (
     "hooks.checkpoints",
     "hooks.held_out",
     "ema.snapshots",
+    "evaluation.every",
+    "evaluation.pictures",
 )
-"""Keys of the images between two calls of each hook."""
+"""Keys that follow from the length of a run: the images between two calls of each hook, and how
+many pictures are drawn for a score."""
 
 _SHARES = {"samples": 0.025, "checkpoints": 0.005, "snapshots": 0.005}
 """Largest shares of a run in minutes that the calls of a hook may take; the last call of each,
@@ -32,6 +43,7 @@ _WORDS = {
     "held_out": ("held-out loss", "held-out losses"),
     "checkpoints": ("checkpoint", "checkpoints"),
     "snapshots": ("snapshot", "snapshots"),
+    "evaluation": ("score", "scores"),
 }
 _MUCH = 0.1
 """Share of the time past which hooks are worth a word of advice."""
@@ -44,10 +56,12 @@ class Costs:
     Attributes:
         image: Training on one image.
         hooks: One call of each hook, by the names of `COUNTS`; without a name: nothing to speak of.
+        drawn: Drawing and seeing one picture of a score.
     """
 
     image: float
     hooks: Mapping[str, float]
+    drawn: float = 0.0
 
     def times(self, factor: float) -> "Costs":
         """Those of a network that takes `factor` times the operations; saving stays as it is."""
@@ -56,7 +70,13 @@ class Costs:
             name: seconds * (1 if name in saving else factor)
             for name, seconds in self.hooks.items()
         }
-        return Costs(self.image * factor, hooks)
+        return Costs(self.image * factor, hooks, self.drawn * factor)
+
+    def scoring(self, pictures: int) -> "Costs":
+        """Those of a run that draws so many pictures for each score."""
+        if self.drawn == 0:
+            return self
+        return replace(self, hooks={**self.hooks, "evaluation": pictures * self.drawn})
 
 
 @dataclass(frozen=True)
@@ -70,6 +90,7 @@ class Timetable:
         falls: Share of the run after which the learning rate falls; 1: it does not.
         calls: About how often each hook is called, the end included.
         costs: What each call takes.
+        notes: What the user should be told besides.
     """
 
     given: Literal["time", "images"]
@@ -78,6 +99,7 @@ class Timetable:
     falls: float
     calls: Mapping[str, int]
     costs: Costs
+    notes: tuple[str, ...] = ()
 
     @property
     def share(self) -> float:
@@ -103,6 +125,7 @@ class Timetable:
         lines = [
             f"Planned: {expected}{falls}.",
             f"{_listed(told)} take {100 * self.share:.2g} % of the time.",
+            *self.notes,
         ]
         if self.share > _MUCH:
             lines.append(
@@ -134,26 +157,53 @@ def timetable(config: RunConfig, costs: Costs) -> tuple[RunConfig, Timetable]:
     length = Length.parse(config.length, batch=config.training.batch)
     if length.images:
         images = length.images
-        config = with_intervals(config, images)
+        asked, config = config, with_intervals(config, images)
+        costs = _scored(config, costs)
         calls = _calls(images, intervals(config))
         spent = sum(n * costs.hooks.get(name, 0.0) for name, n in calls.items())
         minutes = (images * costs.image + spent) / 60
-        return config, Timetable("images", minutes, images, _falls(config, images), calls, costs)
+        notes, falls = _unscored(asked, config), _falls(config, images)
+        return config, Timetable("images", minutes, images, falls, calls, costs, notes)
 
     budget = 60 * length.minutes
+    scores = scores_within(
+        config.evaluation,
+        budget=config.evaluation.share * budget,
+        drawn=costs.drawn,
+        images=round(budget / costs.image),
+    )
+    costs = costs.scoring(scores.pictures)
     calls = {
         name: _affordable(most, budget * _SHARES.get(name, 1.0), costs.hooks.get(name, 0.0))
         for name, most in COUNTS.items()
     }
+    calls["evaluation"] = scores.calls
     spent = sum(n * costs.hooks.get(name, 0.0) for name, n in calls.items())
     images = max(1, round((budget - min(spent, budget)) / costs.image))
-    config = with_intervals(config, images, calls=calls)
+    asked, config = config, with_intervals(config, images, calls=calls, pictures=scores.pictures)
 
     # The intervals that were asked for, and the least ones, decide how it comes out.
-    every = intervals(config)
+    every, costs = intervals(config), _scored(config, costs)
     images = _images_in(budget, costs, every)
     calls, falls = _calls(images, every), _falls(config, images)
-    return config, Timetable("time", length.minutes, images, falls, calls, costs)
+    notes = _unscored(asked, config)
+    return config, Timetable("time", length.minutes, images, falls, calls, costs, notes)
+
+
+def _scored(config: RunConfig, costs: Costs) -> Costs:
+    """What the calls of a run take, now that it is known how many pictures it draws for a score."""
+    pictures = config.evaluation.pictures
+    return costs if pictures == "auto" else costs.scoring(pictures)
+
+
+def _unscored(asked: RunConfig, config: RunConfig) -> tuple[str, ...]:
+    """What the user should be told where there is no time for scores."""
+    if asked.evaluation.every == 0 or config.evaluation.every != 0:
+        return ()
+    return (
+        f"The run is too short to be scored in {100 * config.evaluation.share:g} % of its time "
+        f"(evaluation.share).",
+    )
 
 
 def _images_in(budget: float, costs: Costs, every: Mapping[str, int]) -> int:
@@ -181,16 +231,25 @@ def _calls(images: int, every: Mapping[str, int]) -> dict[str, int]:
 
 
 def with_intervals(
-    config: RunConfig, images: int, *, calls: Mapping[str, int] = COUNTS
+    config: RunConfig,
+    images: int,
+    *,
+    calls: Mapping[str, int] | None = None,
+    pictures: int | None = None,
 ) -> RunConfig:
     """Replace the intervals that are "auto" by shares of a run of so many images.
 
     Args:
         config: Of the run.
         images: That the whole run will see.
-        calls: How often each hook should be called, by the names of `COUNTS`.
+        calls: How often each hook should be called, by the names of `COUNTS`; None: so often, and
+            as many scores as a share of the network's work pays for.
+        pictures: Of a score; given with `calls`.
     """
-    hooks = config.hooks
+    hooks, scored = config.hooks, config.evaluation
+    if calls is None:
+        scores = scores_in_images(config, images)
+        calls, pictures = {**COUNTS, "evaluation": scores.calls}, scores.pictures
 
     def every(asked: int | Literal["auto"], name: str, *, least: int = _RARE) -> int:
         """Images between two calls, with no fewer than `least` steps."""
@@ -198,6 +257,13 @@ def with_intervals(
             return asked
         return max(least * config.training.batch, images // calls[name])
 
+    if scored.every == "auto":
+        often = calls["evaluation"]
+        # Rounded up, or the end would come right after a score.
+        apart = max(_RARE * config.training.batch, -(-images // often)) if often else 0
+        scored = replace(scored, every=apart)
+    if scored.pictures == "auto" and pictures is not None:
+        scored = replace(scored, pictures=pictures)
     return replace(
         config,
         hooks=replace(
@@ -209,6 +275,7 @@ def with_intervals(
                 hooks.held_out, "held_out", least=-(-LEAST_INTERVAL // config.training.batch)
             ),
         ),
+        evaluation=scored,
         ema=replace(config.ema, snapshots=every(config.ema.snapshots, "snapshots", least=1)),
     )
 
@@ -216,7 +283,8 @@ def with_intervals(
 def open_intervals(config: RunConfig) -> list[str]:
     """The keys of the intervals that a configuration leaves to the length of the run."""
     values = leaves(dump(config))
-    return [key for key in INTERVALS if values[key] == "auto"]
+    unscored = ("evaluation.pictures",) if config.evaluation.every == 0 else ()
+    return [key for key in INTERVALS if values[key] == "auto" and key not in unscored]
 
 
 def intervals(config: RunConfig) -> dict[str, int]:
@@ -232,11 +300,17 @@ def intervals(config: RunConfig) -> dict[str, int]:
         "checkpoints": int(hooks.checkpoints),
         "held_out": 0 if config.data.held_out == 0 else int(hooks.held_out),
         "snapshots": int(config.ema.snapshots),
+        "evaluation": int(config.evaluation.every),
     }
 
 
 def _affordable(most: int, seconds: float, each: float) -> int:
     return most if each <= 0 else max(1, min(most, int(seconds / each)))
+
+
+def anneals(config: RunConfig) -> bool:
+    """Whether the learning rate falls towards the end of a run, and does so by its length."""
+    return _falls(config, images=10**9) < 1
 
 
 def _falls(config: RunConfig, images: int) -> float:

@@ -1,7 +1,6 @@
-"""Feature spaces: pictures to vectors whose distances mean something."""
+"""Features that need no weights: a small scattering transform."""
 
 import math
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,28 +18,6 @@ _LUMA_CELLS = 8  # a side of the grid of brightness
 _CELLS = 4  # a side of the grid of colour and of band energy
 _FLOOR = 0.02  # of band energy, in units of [-1, 1]: below it is what rounding to bytes adds
 _REACH = 3  # of the filters, pixels: three standard deviations of their envelope
-
-
-class Features(Protocol):
-    """A feature space.
-
-    Attributes:
-        name: What results are labelled with; it changes whenever the numbers do.
-        width: Numbers a picture becomes.
-    """
-
-    name: str
-    width: int
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Features of pictures, without gradients.
-
-        Args:
-            images: uint8, (B, 3, H, W), RGB, on any device.
-
-        Returns:
-            float32, (B, width), on the device of `images`.
-        """
 
 
 class Wavelets(nn.Module):
@@ -72,6 +49,7 @@ class Wavelets(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.name = "wavelets-1"
+        self.resize = "to 16, 32 or 64 pixels, bilinear"
         pairs = OCTAVES * (OCTAVES - 1) // 2
         self.width = (
             _LUMA_CELLS**2

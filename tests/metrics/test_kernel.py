@@ -1,15 +1,13 @@
 import pytest
 import torch
+from torchmetrics.image.kid import KernelInceptionDistance
 
 from kao.errors import DataError
-from kao.metrics import KernelDistance, frechet_distance, moments
+from kao.metrics import KernelDistance, RadialKernel, kernel
 
 
 def normal(*shape, seed):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-# --- kernel distance ----------------------------------------------------------------------------
 
 
 def literally(x, y):
@@ -136,45 +134,70 @@ def test_pictures_of_a_model_that_diverged_are_refused():
         KernelDistance(normal(9, 4, seed=0))(x)
 
 
-# --- Frechet distance ---------------------------------------------------------------------------
+# --- as published: KID and CMMD -----------------------------------------------------------------
 
 
-def covariance(width, seed):
-    a = normal(width, width, seed=seed)
-    return a @ a.T + 0.1 * torch.eye(width, dtype=torch.float64)
+class Given(torch.nn.Module):
+    """Hands features on as they are, for torchmetrics, which wants a network."""
+
+    num_features = 6
+
+    def forward(self, x):
+        return x
 
 
-def test_in_one_dimension_it_is_means_and_deviations():
-    def gaussian(mean, std):
-        return torch.tensor([mean]).double(), torch.tensor([[std**2]]).double()
-
-    found = frechet_distance(*gaussian(1.0, 2.0), *gaussian(4.0, 0.5))
-    assert found == pytest.approx((1 - 4) ** 2 + (2 - 0.5) ** 2, rel=1e-12)
-
-
-def test_of_covariances_that_commute_it_is_the_distance_of_their_roots():
-    q, _ = torch.linalg.qr(normal(5, 5, seed=0))
-    a, b = torch.arange(5).double(), torch.arange(5).flip(0).double() + 1
-    mean_a, mean_b = normal(5, seed=1), normal(5, seed=2)
-    expected = (mean_a - mean_b).square().sum() + (a.sqrt() - b.sqrt()).square().sum()
-    found = frechet_distance(mean_a, q * a @ q.T, mean_b, q * b @ q.T)
-    assert found == pytest.approx(float(expected), rel=1e-9)
+@pytest.mark.filterwarnings("ignore:Metric `Kernel")
+def test_kid_is_that_of_torchmetrics_over_one_subset_of_all():
+    x, y = normal(50, 6, seed=0) * 1.3 + 0.4, normal(50, 6, seed=1)
+    theirs = KernelInceptionDistance(feature=Given(), subsets=1, subset_size=50).double()
+    theirs.set_dtype(torch.float64)
+    theirs.update(y, real=True)
+    theirs.update(x, real=False)
+    ours = KernelDistance(y, standardised=False)(x).value
+    assert ours == pytest.approx(float(theirs.compute()[0]), rel=1e-6)
 
 
-def test_it_is_symmetric_and_zero_for_equal_gaussians():
-    one, other = (normal(6, seed=1), covariance(6, 2)), (normal(6, seed=3), covariance(6, 4))
-    assert frechet_distance(*one, *other) == pytest.approx(frechet_distance(*other, *one), rel=1e-9)
-    assert frechet_distance(*one, *one) == pytest.approx(0, abs=1e-9)
+def test_all_pairs_vary_less_than_the_mean_of_subsets():
+    """And estimate the same: 20 subsets of 50 from 200, over 60 pairs of sets."""
+    whole, subsets = [], []
+    for k in range(60):
+        x, y = normal(200, 4, seed=2 * k) + 0.2, normal(200, 4, seed=2 * k + 1)
+        whole.append(KernelDistance(y, standardised=False)(x).value)
+        lots = [torch.randperm(200, generator=torch.Generator().manual_seed(s)) for s in range(20)]
+        parts = [
+            KernelDistance(y[lot[:50]], standardised=False)(x[lot[50:100]]).value for lot in lots
+        ]
+        subsets.append(sum(parts) / 20)
+    whole, subsets = torch.tensor(whole), torch.tensor(subsets)
+    assert whole.std() < subsets.std()
+    apart = (whole - subsets).std() / 60**0.5
+    assert abs(whole.mean() - subsets.mean()) < 3 * apart
 
 
-def test_covariances_without_full_rank_do_no_harm():
-    x = normal(4, 9, seed=0)  # four pictures in nine dimensions
-    assert frechet_distance(*moments(x), *moments(x)) == pytest.approx(0, abs=1e-6)
-    assert frechet_distance(*moments(x), *moments(x + 2)) == pytest.approx(9 * 4, rel=1e-6)
+def test_pairs_are_counted_once_however_many_are_held_at_a_time(monkeypatch):
+    x, y = normal(23, 3, seed=0) + 0.2, normal(31, 3, seed=1)
+    at_once = KernelDistance(y)(x)
+    monkeypatch.setattr(kernel, "_PAIRS", 50)
+    in_pieces = KernelDistance(y)(x)
+    assert in_pieces.value == pytest.approx(at_once.value, rel=1e-10)
+    assert in_pieces.error == pytest.approx(at_once.error, rel=1e-10)
+    assert in_pieces.own_error == pytest.approx(at_once.own_error, rel=1e-10)
 
 
-def test_moments_are_those_of_a_sample():
-    mean, cov = moments(torch.tensor([[0.0, 0.0], [2.0, 0.0], [4.0, 3.0]]))
-    assert torch.equal(mean, torch.tensor([2.0, 1.0]).double())
-    assert torch.equal(cov, torch.tensor([[4.0, 3.0], [3.0, 3.0]]).double())
-    assert moments(torch.zeros(3, 1))[1].shape == (1, 1)
+def test_the_radial_kernel_is_that_of_the_distance():
+    x, y = normal(4, 3, seed=0), normal(5, 3, seed=1)
+    expected = (-(torch.cdist(x, y) ** 2) / (2 * 1.5**2)).exp()
+    torch.testing.assert_close(RadialKernel(1.5)(x, y), expected)
+
+
+def test_a_scale_multiplies_value_and_errors():
+    x, y = normal(9, 3, seed=0) + 0.2, normal(8, 3, seed=1)
+    one, thousand = KernelDistance(y)(x), KernelDistance(y, scale=1000)(x)
+    assert thousand.value == pytest.approx(1000 * one.value)
+    assert thousand.error == pytest.approx(1000 * one.error)
+    assert thousand.own_error == pytest.approx(1000 * one.own_error)
+
+
+def test_features_of_another_width_are_refused():
+    with pytest.raises(DataError, match=r"^Features of 4 numbers \(generated\).* 3 \(real\)"):
+        KernelDistance(normal(9, 3, seed=0))(normal(9, 4, seed=0))

@@ -1,0 +1,354 @@
+"""`kao evaluate`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from kao.errors import ConfigError, near_miss
+
+if TYPE_CHECKING:
+    from kao.evaluation import (
+        Examination,
+        Looking,
+        PictureSet,
+        Plan,
+        Protocol,
+    )
+    from kao.metrics import Features, Reference
+    from kao.processes import Processes
+    from kao.runs import Run
+
+_Made = TypeVar("_Made")
+
+_KEPT = 5_000
+"""Features of real pictures that a reference file keeps, for metrics that need them."""
+
+
+def evaluate(
+    drawn: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|FOLDER|NPZ", help="What to score: a run directory, or drawn pictures."
+        ),
+    ],
+    real: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FACES|FILE.npz",
+            help="Real pictures, or a reference made with --save-reference; default: those that "
+            "the run learned from.",
+        ),
+    ] = None,
+    train: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FACES",
+            help="The pictures that the model was trained on, to find copies; of a run they are "
+            "known.",
+        ),
+    ] = None,
+    protocol: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="small-data, ddpm-50k, ddim-table, clean-fid."),
+    ] = "small-data",
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Feature space: faces, wavelets, inception, dinov2, clip; may be given again.",
+        ),
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...", help="Scores; default: those of the protocol."),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|SPACE=PATH",
+            help="Of the run: ema, model, best, w0.10; or where a feature network is: "
+            "inception=PATH; may be given again.",
+        ),
+    ] = None,
+    n: Annotated[
+        int | None,
+        typer.Option("--n", "-n", min=3, help="Drawn pictures; default: the protocol's."),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(min=8, help="Side in pixels that pictures in folders are brought to."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps from noise to picture.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="ddim, dpm++2m, heun and others.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise and of every choice.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 64,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    save_reference: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npz", help="Write the real pictures' statistics, to be given to --real."
+        ),
+    ] = None,
+) -> None:
+    """Score drawn pictures against real ones: each score with its interval and its floor.
+
+    Example: kao evaluate runs/mine --n 1000
+
+    Example: kao evaluate drawn/ --real my-faces/ --train my-faces/
+
+    The floor is what other real pictures score, so the best that a model can do.  A run is scored
+    from its newest checkpoint, and the scores are kept in RUN/evaluations/ with the protocol they
+    were measured by.  Started by torchrun, the processes share the work.
+    """
+    from kao.cli.console import Bars, bar, say
+    from kao.cli.outputs import Output, check_outputs
+    from kao.evaluation import Looking, Plan
+    from kao.evaluation import evaluate as score
+    from kao.machine import device
+    from kao.processes import join
+    from kao.runs import Run
+    from kao.runs.evaluating import save_evaluation, subject_of_pictures, subject_of_run
+    from kao.runs.run import CONFIG
+
+    check_outputs(Output("--save-reference", save_reference, "the reference", ".npz"))
+    reference = save_reference.with_suffix(".npz") if save_reference else None
+    averages, networks = _weights(weights or [])
+    asked = _protocol(protocol, n, steps, sampler, metrics, features or [])
+    plan = Plan.of(asked)
+    run = Run.open(drawn) if (Path(drawn) / CONFIG).is_file() else None
+    _check_options(
+        drawn,
+        of_run=run is not None,
+        real=real,
+        size=size,
+        drawing={"--sampler": sampler, "--steps": steps, "--weights": averages},
+    )
+    if reference and len(plan.measured) != 1:
+        raise ConfigError(
+            f"--save-reference keeps one feature space, and scores are measured in "
+            f"{', '.join(plan.measured) or 'none'}: choose one with --features."
+        )
+    processes = join(device())
+    subject = _by_turns(
+        processes,
+        lambda: (
+            subject_of_run(
+                run,
+                asked,
+                real=real,
+                train=train,
+                weights=averages or "ema",
+                seed=seed,
+                batch=batch,
+            )
+            if run
+            else subject_of_pictures(drawn, real=real or "", train=train, size=size)
+        ),
+    )
+    spaces = _by_turns(processes, lambda: open_spaces(plan, asked, networks))
+    with bar() as progress:
+        bars = Bars(progress)
+        looking = Looking(spaces, device(), batch, processes, bars.show)
+        pictures = subject.drawn(processes, lambda done, total: bars.show("drawing", done, total))
+        found = score(
+            pictures,
+            subject.real,
+            name=subject.name,
+            protocol=asked,
+            looking=looking,
+            drawing=subject.drawing,
+            train=subject.train,
+            seed=seed,
+            kept=subject.kept,
+        )
+        if reference:
+            _save_reference(reference, subject.real, looking, plan)
+    evaluation = found.evaluation
+    if not processes.main:
+        return
+    if run:
+        say(str(save_evaluation(run, evaluation)))
+        for picture in _pictures(run, found, subject.train):
+            say(str(picture))
+    if reference:
+        say(f"reference in {reference}")
+    if as_json:
+        print(evaluation.to_json())
+        return
+    print(evaluation)
+
+
+def _pictures(run: "Run", found: "Examination", train: "PictureSet | None") -> list[Path]:
+    """Write the copies beside what they are copies of, and the most and least typical pictures.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    from kao.reports.copies import copies_sheet, typical_sheet
+    from kao.runs.evaluating import evaluation_file
+    from kao.visualisation import save_picture
+
+    images = found.drawn.images
+    sheets = {}
+    if found.copies and train:
+        sheets["-copies.png"] = copies_sheet(found.copies, images, train.images)
+    if found.ranking:
+        sheets["-typical.png"] = typical_sheet(images, found.ranking)
+    return [
+        save_picture(sheet, evaluation_file(run, found.evaluation.card, ending=ending))
+        for ending, sheet in sheets.items()
+    ]
+
+
+def _protocol(
+    name: str,
+    n: int | None,
+    steps: int | None,
+    sampler: str | None,
+    metrics: str | None,
+    features: Sequence[str],
+) -> "Protocol":
+    """The protocol, with what was asked for otherwise.
+
+    Raises:
+        ConfigError: A name is not known, or a metric is defined in none of the spaces.
+    """
+    from kao.diffusion import SAMPLERS
+    from kao.evaluation import protocol_of
+    from kao.evaluation.planning import check_defined, check_names
+
+    words = [word.strip() for word in metrics.split(",")] if metrics is not None else []
+    check_names(metrics=words, features=features)
+    if sampler is not None and sampler not in SAMPLERS:
+        raise ConfigError(
+            f'There is no sampler "{sampler}"{near_miss(sampler, SAMPLERS)}; there are: '
+            f"{', '.join(SAMPLERS)}."
+        )
+    asked = protocol_of(name).changed(
+        n=n,
+        steps=steps,
+        sampler=(sampler, SAMPLERS[sampler]()) if sampler else None,
+        metrics=words,
+        features=features,
+    )
+    if features:
+        check_defined(asked.metrics, asked.features)
+    return asked
+
+
+def _weights(words: Sequence[str]) -> tuple[str | None, dict[str, Path]]:
+    """Which weights draw, and where those of feature networks are.
+
+    Raises:
+        ConfigError: The weights that draw are named twice, or are none.
+    """
+    from kao.runs.averages import known_name
+
+    drawing = [word for word in words if "=" not in word]
+    if len(drawing) > 1:
+        raise ConfigError(
+            f"--weights names {' and '.join(drawing)}, and one model draws: name one, or write "
+            f"SPACE=PATH for a feature network."
+        )
+    for word in drawing:
+        if word not in ("ema", "model") and not (known_name(word) or word.startswith("ema-")):
+            raise ConfigError(
+                f'--weights = "{word}"; expected ema or model, what kao ema made (best, w0.10), or '
+                f"SPACE=PATH for a feature network."
+            )
+    pairs = (word.partition("=") for word in words if "=" in word)
+    return (drawing[0] if drawing else None), {name: Path(path) for name, _, path in pairs}
+
+
+def _check_options(
+    drawn: str,
+    *,
+    of_run: bool,
+    real: str | None,
+    size: int | None,
+    drawing: Mapping[str, object],
+) -> None:
+    """Refuse options that say nothing of what is scored.
+
+    Raises:
+        ConfigError: There is one, or real pictures are missing.
+    """
+    if of_run:
+        if size is not None:
+            raise ConfigError(
+                f"--size is for folders of pictures, and {drawn} is a run, which draws at its own "
+                f"size: leave it out."
+            )
+        return
+    if given := [option for option, value in drawing.items() if value is not None]:
+        raise ConfigError(
+            f"{given[0]} says how a run draws, and {drawn} is no run directory: leave it out, or "
+            f"name a run."
+        )
+    if real is None:
+        raise ConfigError(
+            f"{drawn} is no run directory, so what its pictures should look like is not known: "
+            f"name real pictures with --real."
+        )
+
+
+def _by_turns(processes: "Processes", make: "Callable[[], _Made]") -> "_Made":
+    """What each process makes, after the one that downloads or prepares it for the others."""
+    from kao.processes import TURNS
+
+    for turn in range(TURNS):
+        if turn == processes.turn:
+            made = make()
+        processes.wait()
+    return made
+
+
+def open_spaces(
+    plan: "Plan", asked: "Protocol", weights: Mapping[str, Path]
+) -> "dict[str, Features]":
+    """The opened feature spaces.
+
+    Raises:
+        ConfigError: Weights are missing or wrong.
+    """
+    from kao.cli.console import Bars, bar, say
+    from kao.metrics import check_weights, open_space
+
+    check_weights(weights)
+    with bar() as progress:
+        bars = Bars(progress)
+        return {
+            name: open_space(
+                name,
+                weights=weights,
+                resize=asked.resize,
+                tell=say,
+                progress=lambda done, total: bars.show("downloading weights", done, total),
+            )
+            for name in plan.spaces
+        }
+
+
+def _save_reference(
+    file: Path, real: "PictureSet | Reference", looking: "Looking", plan: "Plan"
+) -> None:
+    """Write the statistics of all real pictures in the one space of the plan.
+
+    Raises:
+        ConfigError: They are statistics already.
+        OutputError: The file cannot be written.
+    """
+    from kao.files import writing
+    from kao.metrics import Reference, reference_of, save_reference
+
+    if isinstance(real, Reference):
+        raise ConfigError("--save-reference writes what --real was read from: leave one out.")
+    space = looking.spaces[plan.measured[0]]
+    seen = looking.at(real, plan.measured[0])
+    if looking.processes.main:
+        made = reference_of(seen, resize=space.resize, fingerprint=real.fingerprint, keep=_KEPT)
+        with writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        save_reference(file, made)

@@ -1,0 +1,187 @@
+"""What a score depends on besides the pictures: the protocol it was measured by."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+from kao import __version__
+
+_SHOWN = 12  # hexadecimal digits of a fingerprint that people see
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """How pictures were drawn; the attributes are those of a card."""
+
+    images: int | None = None
+    sampler: str | None = None
+    steps: int | None = None
+    guidance: str | None = None
+    ema: str | None = None
+    precision: str | None = None
+
+
+UNKNOWN = Drawing()
+"""Of a folder, nobody knows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """The protocol of an evaluation.  What is None is not known: of a folder, how it was drawn.
+
+    Attributes:
+        subject: What was evaluated: a run, a folder, a file.
+        images: Images that the model had seen; None for pictures that came from elsewhere.
+        n: Drawn pictures.
+        size: Their side in pixels.
+        reference: What they were held against, and which part of it.
+        reference_hash: Fingerprint of those pictures, or of their statistics.
+        reals: How many they were; None of statistics that do not say.
+        features: Names of the feature spaces.
+        resize: How pictures were resized for each of `features`.
+        sampler: With its options.
+        steps: Of the sampler.
+        guidance: In words; "none" where the model drew by itself.
+        ema: The average of the weights that drew.
+        precision: In which the model computed.
+        seed: Of the noise, and of every random choice.
+        protocol: Its name.
+        kao: Version of kao that measured.
+    """
+
+    subject: str
+    images: int | None = None
+    n: int
+    size: int
+    reference: str
+    reference_hash: str
+    reals: int | None
+    features: tuple[str, ...]
+    resize: tuple[str, ...]
+    sampler: str | None = None
+    steps: int | None = None
+    guidance: str | None = None
+    ema: str | None = None
+    precision: str | None = None
+    seed: int | None = None
+    protocol: str
+    kao: str = __version__
+
+    def lines(self) -> list[str]:
+        """For people: what was measured, against what, through which eyes, drawn how."""
+        seen = "" if self.images is None else f" after {self.images:,} images"
+        spaces = zip(self.features, self.resize, strict=True)
+        drawn = [
+            f"{label} {value}"
+            for label, value in (
+                ("sampler", self.sampler),
+                ("steps", self.steps),
+                ("guidance", self.guidance),
+                ("EMA", self.ema),
+                ("precision", self.precision),
+                ("seed", self.seed),
+            )
+            if value is not None
+        ]
+        return [
+            f"protocol   {self.protocol} (kao {self.kao})",
+            f"drawn      {self.n:,} pictures of {self.size} pixels: {self.subject}{seen}",
+            f"reference  {_count(self)}{self.reference} (sha256 {self.reference_hash[:_SHOWN]})",
+            f"features   {'; '.join(f'{name}, resized: {how}' for name, how in spaces)}",
+            f"drawing    {', '.join(drawn) or 'not known'}",
+        ]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it: an object with the names of the attributes."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`, of JSON too; what a later version added is ignored.
+
+        Raises:
+            TypeError: Something is missing.
+        """
+        known = {field.name: told[field.name] for field in fields(cls) if field.name in told}
+        lists = {name: tuple(known.get(name, ())) for name in ("features", "resize")}
+        return cls(**known | lists)
+
+    def to_json(self) -> str:
+        """As JSON text."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError, TypeError: The text does not come from it.
+        """
+        return cls.from_dict(json.loads(text))
+
+
+_COMPARED = {
+    "n": "drawn pictures",
+    "size": "pixels a side",
+    "reference_hash": "reference pictures (sha256)",
+    "sampler": "sampler",
+    "steps": "steps",
+    "guidance": "guidance",
+}
+"""What must agree for scores to be ranked, but for the spaces, and what to call it."""
+
+
+def differences(a: Card, b: Card) -> list[str]:
+    """In what two protocols differ, so that a difference of their scores proves nothing.
+
+    Which model was measured and the noise it drew from are no protocol: subject, images seen,
+    EMA width, precision and seed may differ.  A feature space that only one of them has makes
+    none of the scores of the others doubtful.
+
+    Args:
+        a: One.
+        b: The other.  What one of the two does not know is no difference; see `unknown`.
+
+    Returns:
+        A sentence for each difference; none if the scores compare.
+    """
+    found = []
+    for name, words in _COMPARED.items():
+        one, other = getattr(a, name), getattr(b, name)
+        if one is not None and other is not None and one != other:
+            found.append(
+                f"{words}: {_shown(name, one, a)} for {a.subject}, {_shown(name, other, b)} for "
+                f"{b.subject}."
+            )
+    first, second = (dict(zip(card.features, card.resize, strict=True)) for card in (a, b))
+    shared = [space for space in first if space in second]
+    if not shared:
+        found.append(
+            f"feature spaces: {', '.join(first)} for {a.subject}, {', '.join(second)} for "
+            f"{b.subject}."
+        )
+    found += [
+        f"resizing for {space}: {first[space]} for {a.subject}, {second[space]} for {b.subject}."
+        for space in shared
+        if first[space] != second[space]
+    ]
+    return found
+
+
+def unknown(card: Card) -> list[str]:
+    """What a card does not know of what must agree: "sampler", "steps"."""
+    return [words for name, words in _COMPARED.items() if getattr(card, name) is None]
+
+
+def _shown(name: str, value: Any, card: Card) -> str:
+    if name == "reference_hash":
+        return f"{_count(card)}{card.reference} ({str(value)[:_SHOWN]})"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _count(card: Card) -> str:
+    return "" if card.reals is None else f"{card.reals:,} pictures: "

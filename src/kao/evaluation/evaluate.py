@@ -1,0 +1,237 @@
+"""Scores of a set of pictures, each with its interval, and what real pictures would score."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from kao.errors import DataError
+from kao.evaluation.card import UNKNOWN, Card, Drawing
+from kao.evaluation.others import Sets, copies_of, other_scores
+from kao.evaluation.parts import Parts
+from kao.evaluation.pictures import PictureSet, overlap
+from kao.evaluation.planning import Plan
+from kao.evaluation.protocols import Protocol
+from kao.evaluation.results import Evaluation, Measured
+from kao.evaluation.views import Looking, View, scores_of, scores_per_class
+from kao.metrics import Reference, Sight
+from kao.metrics.copies import Copies
+from kao.metrics.typicality import Ranking, ranking
+
+
+@dataclass(frozen=True, eq=False)
+class Examination:
+    """An evaluation, and the pictures that it speaks of.
+
+    Attributes:
+        evaluation: What is kept.
+        drawn: The drawn pictures that were scored.
+        copies: Which of them are copies of training pictures; None: not looked for.
+        ranking: From the most typical of them to the least; None where only statistics of real
+            pictures are there.
+    """
+
+    evaluation: Evaluation
+    drawn: PictureSet
+    copies: Copies | None = None
+    ranking: Ranking | None = None
+
+
+def evaluate(
+    drawn: PictureSet,
+    real: PictureSet | Reference,
+    *,
+    protocol: Protocol,
+    looking: Looking,
+    name: str = "",
+    drawing: Drawing = UNKNOWN,
+    train: PictureSet | None = None,
+    seed: int = 0,
+    kept: bool = True,
+) -> Examination:
+    """Score drawn pictures against real ones.
+
+    A metric that cannot be measured, for want of pictures mostly, is left out and told of.
+    Several processes, which must then call this together, share the looking; each gets all.
+
+    Args:
+        drawn: The drawn pictures; of more than the protocol asks for, some are chosen at random.
+        real: Real pictures; or statistics of some, which have no floor and serve few metrics.
+        protocol: What is measured, and how.
+        looking: With the spaces of `Plan.of(protocol)`.
+        name: What to call statistics; pictures have a name.
+        drawing: How the pictures were drawn, as far as it is known.
+        train: The pictures that the model was trained on, to find copies of; None: not known.
+        seed: Of every random choice.
+        kept: Whether the features of drawn pictures may be kept on the disk.
+
+    Raises:
+        DataError: The two sets are of different sizes or the same, nothing can be measured with so
+            few pictures, or statistics are of another feature space.
+    """
+    plan, notes = Plan.of(protocol), list(drawn.notes)
+    drawn = _chosen(drawn, protocol, seed, notes)
+    spaces = [looking.spaces[space] for space in plan.spaces]
+    card = Card(
+        subject=drawn.name,
+        images=drawing.images,
+        n=len(drawn),
+        size=drawn.size,
+        reference=name,
+        reference_hash="",
+        reals=None,
+        features=tuple(space.name for space in spaces),
+        resize=tuple(space.resize for space in spaces),
+        sampler=drawing.sampler,
+        steps=drawing.steps,
+        guidance=drawing.guidance,
+        ema=drawing.ema,
+        precision=drawing.precision,
+        seed=seed,
+        protocol=protocol.name,
+    )
+    ask = _Ask(drawn, plan, looking, card, kept, notes)
+    if isinstance(real, Reference):
+        return _to_statistics(ask, real)
+    _check_sets(drawn, real)
+    return _to_pictures(ask, real, Parts.of(real, protocol, n=len(drawn), seed=seed), train, seed)
+
+
+@dataclass(frozen=True, eq=False)
+class _Ask:
+    """What is to be found out, and what is known so far."""
+
+    drawn: PictureSet
+    plan: Plan
+    looking: Looking
+    card: Card
+    kept: bool
+    notes: list[str]
+
+    def seen(self, space: str) -> Sight:
+        """The drawn pictures in a space."""
+        return self.looking.at(self.drawn, space, kept=self.kept)
+
+
+def _to_statistics(ask: _Ask, reference: Reference) -> Examination:
+    views, plan = {}, ask.plan
+    for space in plan.measured:
+        opened, seen = ask.looking.spaces[space], ask.seen(space)
+        reference.check(space=opened.name, width=seen.width, resize=opened.resize)
+        views[space] = View(seen, reference, None, reference)
+    if plan.others:
+        ask.notes.append(
+            f"Left out {', '.join(plan.others)}: of the real pictures only statistics are there."
+        )
+    scores = scores_of(plan.pairs, views, ask.notes)
+    known = (
+        reference.fingerprint
+        or hashlib.sha256(reference.gaussian.mean.numpy().tobytes()).hexdigest()
+    )
+    card = replace(ask.card, reference_hash=known, reals=reference.gaussian.n)
+    return Examination(Evaluation(card, tuple(scores), notes=tuple(ask.notes)), ask.drawn)
+
+
+def _to_pictures(
+    ask: _Ask, real: PictureSet, parts: Parts, train: PictureSet | None, seed: int
+) -> Examination:
+    plan, drawn, notes = ask.plan, ask.drawn, ask.notes
+    reference = parts.pictures.take(parts.reference)
+    notes += [*real.notes, *_about(real, reference, parts, train)]
+    views = {
+        space: View.of(ask.seen(space), ask.looking.at(parts.pictures, space), parts)
+        for space in plan.measured
+    }
+    scores = scores_of(plan.pairs, views, notes)
+    sets = Sets(
+        drawn,
+        reference,
+        fresh=parts.pictures.take(parts.fresh),
+        beside=parts.pictures.take(parts.beside),
+        train=train,
+    )
+    scores += other_scores(plan, sets, ask.looking, seed=seed, kept=ask.kept, notes=notes)
+    copies = copies_of(plan, sets, real, ask.looking, seed=seed, notes=notes)
+    per_class = scores_per_class(plan.pairs, views, drawn, reference, notes)
+    card = replace(
+        ask.card,
+        reference=real.name,
+        reference_hash=reference.fingerprint,
+        reals=len(reference),
+    )
+    rate = Measured(copies.rate, floor=copies.real) if copies else None
+    return Examination(
+        Evaluation(card, tuple(scores), per_class, rate, tuple(notes)),
+        drawn,
+        copies,
+        _ranking(views, seed),
+    )
+
+
+def _ranking(views: Mapping[str, View], seed: int) -> Ranking | None:
+    """By realism in the first space; None where there are too few real pictures."""
+    for view in views.values():
+        if isinstance(view.reference, Sight):
+            try:
+                return ranking(view.reference, view.drawn, seed=seed)
+            except DataError:
+                return None
+    return None
+
+
+def _chosen(drawn: PictureSet, protocol: Protocol, seed: int, notes: list[str]) -> PictureSet:
+    """As many pictures as the protocol wants, and a note where that is not what there is."""
+    if protocol.all_of_folders or len(drawn) == protocol.n:
+        return drawn
+    if len(drawn) < protocol.n:
+        notes.append(
+            f"There are {len(drawn):,} drawn pictures, and the protocol asks for {protocol.n:,}: "
+            f"the scores compare with those of as many only."
+        )
+        return drawn
+    notes.append(
+        f"{protocol.n:,} of {len(drawn):,} drawn pictures are scored, chosen at random; --n takes "
+        f"more of them."
+    )
+    return drawn.some(protocol.n, seed=seed)
+
+
+def _check_sets(drawn: PictureSet, real: PictureSet) -> None:
+    """Refuse sets that cannot be compared.
+
+    Raises:
+        DataError: They are of different sizes, or the same pictures.
+    """
+    if drawn.size != real.size:
+        raise DataError(
+            f"{drawn.name} holds pictures of {drawn.size} pixels and {real.name} of {real.size}: "
+            f"give --size, to which both are brought."
+        )
+    if drawn.fingerprint == real.fingerprint:
+        raise DataError(
+            f"{drawn.name} and {real.name} hold the same {len(drawn):,} pictures, so there is "
+            f"nothing to compare: give drawn pictures, and real ones with --real."
+        )
+
+
+def _about(
+    real: PictureSet, reference: PictureSet, parts: Parts, train: PictureSet | None
+) -> list[str]:
+    """What a reader must know of the reference."""
+    notes = []
+    if len(reference) < len(real):
+        notes.append(
+            f"The reference is {len(reference):,} of {len(real):,} real pictures, chosen at random."
+        )
+    if not len(parts.fresh):
+        notes.append("There are too few real pictures for a floor.")
+    elif parts.beside is not parts.reference:
+        notes.append(
+            f"The floor is that of {len(parts.fresh):,} real pictures against "
+            f"{len(parts.beside):,} others: the reference has no pictures to spare for it."
+        )
+    if train is not None and (seen := int(overlap(reference, train).sum())):
+        notes.append(
+            f"{seen:,} of {len(reference):,} reference pictures were trained on, so a model that "
+            f"learned them by heart scores well: see the copies."
+        )
+    return notes

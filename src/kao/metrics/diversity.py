@@ -1,0 +1,95 @@
+"""How different pictures are from each other.
+
+Neither more nor less is better: a model that draws the same few faces has too little, one that
+draws noise has too much.  The number is to agree with that of as many real pictures.
+"""
+
+import torch
+from torch import Tensor
+
+from kao.errors import DataError
+from kao.metrics.scores import Score
+from kao.metrics.sight import Sight
+from kao.metrics.spaces.features import Features
+from kao.seeds import mixed_seed
+
+_LEAST = 3  # pictures, or pairs; leaving one out must leave two
+_PAIRS = 2**22  # distances that are held at a time
+_BATCH = 16  # pairs
+
+
+def pairwise_distance(sight: Sight, *, most: int = 5000, seed: int = 0) -> Score:
+    """Mean Euclidean distance over all pairs of a set.
+
+    Its standard error is the jackknife's (Efron & Stein 1981): a picture takes part in many pairs,
+    so pairs do not vary independently.
+
+    Args:
+        sight: The set.
+        most: Pictures that take part, chosen at random where there are more.
+        seed: Of the choice.
+
+    Raises:
+        DataError: There are fewer than three pictures.
+    """
+    n = min(most, len(sight))
+    _check(n, "pictures are too few for distances between them")
+    generator = torch.Generator().manual_seed(mixed_seed(seed))
+    x = sight.features[torch.randperm(len(sight), generator=generator)[:n]].double()
+    x = x - x.mean(0)  # far from zero, squared distances lose digits
+    squares = x.square().sum(1)
+    sums = []
+    for rows in torch.split(torch.arange(n), max(1, _PAIRS // n)):
+        gaps = torch.addmm(squares, x[rows], x.T, alpha=-2) + squares[rows, None]
+        gaps[torch.arange(len(rows)), rows] = 0
+        sums.append(gaps.clamp(min=0).sqrt().sum(1))
+    to_others = torch.cat(sums)
+    total = to_others.sum()
+    left_out = (total - 2 * to_others) / ((n - 1) * (n - 2))
+    variance = (n - 1) / n * (left_out - left_out.mean()).square().sum()
+    return Score(
+        f"pairwise distance {sight.space}",
+        (total / (n * (n - 1))).item(),
+        variance.sqrt().item(),
+        n,
+        better="neither",
+    )
+
+
+def lpips_diversity(images: Tensor, lpips: Features, *, pairs: int = 1000, seed: int = 0) -> Score:
+    """Mean LPIPS between two pictures of a set (Zhang et al. 2018).
+
+    Pairs are drawn at random and no picture is in two of them, so they vary independently, and
+    the standard error is that of a mean.
+
+    Args:
+        images: uint8, (N, 3, S, S).
+        lpips: The space in which squared distances are LPIPS.
+        pairs: At most so many; fewer where there are not twice as many pictures.
+        seed: Of the pairs.
+
+    Raises:
+        DataError: There are fewer than six pictures.
+    """
+    count = min(pairs, len(images) // 2)
+    _check(count, "pairs are too few to measure how different pictures are")
+    generator = torch.Generator().manual_seed(mixed_seed(seed))
+    both = torch.randperm(len(images), generator=generator)[: 2 * count].view(2, count)
+    gaps = torch.cat(
+        [
+            (lpips(images[one]) - lpips(images[other])).double().square().sum(1).cpu()
+            for one, other in zip(*(torch.split(side, _BATCH) for side in both), strict=True)
+        ]
+    )
+    return Score(
+        f"LPIPS diversity {lpips.name}",
+        gaps.mean().item(),
+        (gaps.std() / count**0.5).item(),
+        2 * count,
+        better="neither",
+    )
+
+
+def _check(count: int, words: str) -> None:
+    if count < _LEAST:
+        raise DataError(f"{count} {words}; expected {_LEAST} or more.")

@@ -1,0 +1,274 @@
+"""Scoring what a run draws: from its newest checkpoint to RUN/evaluations/."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kao.config import RunConfig
+from kao.config.sections import GuidanceConfig
+from kao.data.pictures import Crop
+from kao.data.split import held_out_count, split
+from kao.errors import CheckpointError, DataError
+from kao.evaluation import UNKNOWN, Card, Drawing, Evaluation, PictureSet, Protocol, open_pictures
+from kao.evaluation.pictures import has_statistics, of_prepared
+from kao.files import write_text, writing
+from kao.metrics import Reference, load_reference
+from kao.processes import Processes
+from kao.runs.averages import facts_of, known_name
+from kao.runs.budgets import described
+from kao.runs.pictures import learned_from
+from kao.runs.run import Run, draw
+
+EVALUATIONS = "evaluations"
+"""The folder of a run that evaluations are kept in."""
+
+
+def own_pictures(config: RunConfig) -> tuple[PictureSet, PictureSet]:
+    """The pictures that a run learned from, as they stand prepared.
+
+    Args:
+        config: Of the run.
+
+    Returns:
+        All of them, and those of them that it was trained on: the others were held out.
+
+    Raises:
+        DataError: They are not where they were, or are others now.
+    """
+    prepared = learned_from(config.data)
+    everything = of_prepared(prepared, config.data.source)
+    trained, _ = split(len(prepared), held_out_count(len(prepared), config.data.held_out))
+    return everything, everything.take(trained)
+
+
+def drawing_config(run: Run, protocol: Protocol) -> RunConfig:
+    """The configuration to draw with: the run's own, but for what the protocol fixes.
+
+    Raises:
+        ConfigError: The schedule of the run cannot be walked that way; or as `Run.drawing`.
+        CheckpointError: As `Run.drawing`.
+    """
+    own = run.config.sampling
+    return run.drawing(
+        replace(
+            own,
+            sampler=protocol.sampler or own.sampler,
+            grid=protocol.grid or own.grid,
+            steps=protocol.steps or own.steps,
+        )
+    )
+
+
+def drawing_of(config: RunConfig, *, images: int, weights: str) -> Drawing:
+    """What the card of an evaluation says of the drawing.
+
+    Args:
+        config: What is drawn with.
+        images: That the model has seen.
+        weights: Name of the weights that draw.
+    """
+    sampling = config.sampling
+    how = described(sampling)
+    return Drawing(
+        images=images,
+        sampler=how.removesuffix(f", {sampling.steps} steps"),
+        steps=sampling.steps,
+        guidance=_in_words(sampling.guidance),
+        ema=weights,
+        precision="fp32",  # drawing uses no autocast
+    )
+
+
+def _in_words(guidance: GuidanceConfig) -> str:
+    if not guidance.worse:
+        return "none"
+    low, high = guidance.interval
+    return (
+        f"by {guidance.worse}, scale {guidance.scale:g}, at sigma / alpha {low:g}..{high:g}, "
+        f"rescale {guidance.rescale:g}"
+    )
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is to be scored, and against what; nothing is drawn yet.
+
+    Attributes:
+        drawn: Makes or hands out the drawn pictures, told how far it is; processes that call it
+            together share the work.
+        real: Real pictures, or statistics of some.
+        name: Of the real ones.
+        train: What the model was trained on, and None where that is not known.
+        drawing: How the pictures are drawn.
+        kept: Whether they will come again, so that what is seen in them is worth keeping.
+    """
+
+    drawn: Callable[[Processes, Callable[[int, int], None]], PictureSet]
+    real: PictureSet | Reference
+    name: str
+    train: PictureSet | None
+    drawing: Drawing
+    kept: bool
+
+
+def subject_of_run(
+    run: Run,
+    protocol: Protocol,
+    *,
+    real: str | None = None,
+    train: str | None = None,
+    weights: str = "ema",
+    seed: int = 0,
+    batch: int = 64,
+) -> Subject:
+    """What the newest checkpoint of a run draws, beside the pictures that the run learned from.
+
+    Args:
+        run: The run.
+        protocol: How it draws, and how much.
+        real: Other real pictures, as `kao train` takes them, or a reference file; None: its own.
+        train: Other pictures to find copies of; None: those of its own that were trained on.
+        weights: As of `Run.denoiser`.
+        seed: Of the noise.
+        batch: Pictures at a time.
+
+    Raises:
+        CheckpointError: There is no whole checkpoint, or there are no such weights.
+        ConfigError: The schedule cannot be walked as the protocol wants it.
+        DataError: There are no such pictures, or the run's own are not where they were.
+        OutputError: Pictures cannot be prepared.
+    """
+    config = drawing_config(run, protocol)
+    checkpoint, damages = run.checkpoint()
+    notes = [f"{damage}: {checkpoint.path.name} was taken instead." for damage in damages]
+    data = config.data
+    own: tuple[PictureSet, PictureSet] | None = None
+    try:
+        own = own_pictures(config)
+    except DataError as error:
+        if real is None:
+            raise
+        if train is None:
+            notes.append(f"Copies cannot be looked for: {error}")
+    shown = real or data.source
+    seen = own[0] if own and real is None else open_real(shown, size=data.size, crop=data.crop)
+    if train is not None:
+        learned: PictureSet | None = open_pictures(train, size=data.size, crop=data.crop)
+    else:
+        learned = own[1] if own else None
+
+    def drawn(processes: Processes, progress: Callable[[int, int], None]) -> PictureSet:
+        denoiser = run.denoiser(checkpoint, weights=weights)
+        parts: list[Tensor] = []
+        for images in draw(
+            denoiser,
+            config,
+            indices=range(protocol.n),
+            seed=seed,
+            batch=batch,
+            processes=processes,
+        ):
+            parts.append(images)
+            progress(sum(map(len, parts)), protocol.n)
+        return PictureSet.of(str(run.path), torch.cat(parts), notes=notes)
+
+    made = known_name(weights)
+    drawing = drawing_of(
+        config,
+        images=facts_of(run.path, made).images if made else checkpoint.images,
+        weights=checkpoint.averages[0] if weights == "ema" else made or weights,
+    )
+    return Subject(drawn, seen, shown, learned, drawing, kept=False)
+
+
+def subject_of_pictures(
+    spec: str, *, real: str, train: str | None = None, size: int | None = None
+) -> Subject:
+    """Drawn pictures that lie somewhere.
+
+    Args:
+        spec: A folder, a ZIP file or an NPZ file; see `kao.evaluation.open_pictures`.
+        real: Real pictures, or a reference file.
+        train: What they were learned from; None: not known.
+        size: Side in pixels that all are brought to; None: that of the drawn ones, as they are.
+
+    Raises:
+        ConfigError: As `open_pictures`.
+        DataError: As `open_pictures`.
+        OutputError: Pictures cannot be prepared.
+    """
+    pictures = open_pictures(spec, size=size)
+    return Subject(
+        lambda processes, progress: pictures,
+        open_real(real, size=pictures.size),
+        real,
+        open_pictures(train, size=pictures.size) if train else None,
+        UNKNOWN,
+        kept=True,
+    )
+
+
+def open_real(spec: str, *, size: int, crop: Crop = "centre") -> PictureSet | Reference:
+    """Real pictures at a size, or the statistics in a reference file.
+
+    Args:
+        spec: As of `open_pictures`, or an NPZ file with mu and sigma.
+        size: Side in pixels.
+        crop: How they are made square.
+
+    Raises:
+        ConfigError: As `open_pictures`.
+        DataError: As `open_pictures` and `load_reference`.
+        OutputError: Pictures cannot be prepared.
+    """
+    if has_statistics(spec):
+        return load_reference(Path(spec).expanduser())
+    return open_pictures(spec, size=size, crop=crop)
+
+
+def evaluation_file(run: Run, card: Card, *, ending: str = ".json") -> Path:
+    """Where an evaluation of a run, or a picture of it, is kept.
+
+    000640000-small-data.json; other weights than those that the run draws with are in the name.
+
+    Args:
+        run: The run.
+        card: Of the evaluation.
+        ending: "-copies.png" for instance.
+    """
+    usual = run.checkpoint()[0].averages[0]
+    weights = "" if card.ema in (None, usual) else f"-{card.ema}"
+    return run.path / EVALUATIONS / f"{card.images or 0:09d}-{card.protocol}{weights}{ending}"
+
+
+def save_evaluation(run: Run, evaluation: Evaluation) -> Path:
+    """Write an evaluation into a run directory, and return where it went.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    file = evaluation_file(run, evaluation.card)
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, evaluation.to_json() + "\n")
+    return file
+
+
+def load_evaluations(run: Path) -> list[Evaluation]:
+    """The evaluations that a run directory holds, fewest images first.
+
+    Raises:
+        CheckpointError: A file cannot be read.
+    """
+    found = []
+    for file in sorted((run / EVALUATIONS).glob("*.json")):
+        try:
+            found.append(Evaluation.from_json(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise CheckpointError(
+                f"{file} cannot be read ({error}): delete it and run `kao evaluate` again."
+            ) from error
+    return found

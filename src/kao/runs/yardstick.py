@@ -1,0 +1,129 @@
+"""What a run's pictures are held against while it trains.
+
+The real pictures are those held out, where there are enough of them: a model that copies what it
+was trained on does not gain by it.  Else they are training pictures.  Copies are looked for among
+the training pictures.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kao.data.keeping import Pictures
+from kao.data.split import split
+from kao.errors import DataError
+from kao.metrics import Features, KernelDistance, Score
+from kao.metrics.colours import channel_drift
+from kao.metrics.copies import LEAST, CopyFinder
+from kao.seeds import mixed_seed
+
+_REALS = 30
+"""What the seed of this file is mixed with; the run's own seed is not among it."""
+
+ENOUGH = 200
+"""Held-out pictures from which on they are the reference."""
+
+FEWEST = LEAST
+"""Training pictures below which nothing is scored."""
+
+_MOST = 2_000
+"""Real pictures in the reference, at most: ten times as many would halve no error."""
+
+_BYTES = 2**27
+"""Of pictures that are kept for each purpose, at most."""
+
+_AT_ONCE = 64
+
+
+class Measured(NamedTuple):
+    """What drawn pictures are like.
+
+    Attributes:
+        score: Kernel distance to the real pictures.
+        drift: Of their channels, in grey levels.
+        copies: Share that are copies; None where the set does not allow to tell.
+    """
+
+    score: Score
+    drift: tuple[Score, ...]
+    copies: Score | None
+
+
+class Yardstick:
+    """Real pictures, which drawn ones are held against.
+
+    Args:
+        pictures: The whole set of the run.
+        space: The feature space, on the device to work on.
+        held_out: How many pictures are held out.
+        drawn: Pictures of a score.  As many real ones, of the training set, are scored alike:
+            the floor, below which no score is better.
+        device: Where the space is.
+
+    Attributes:
+        measure: What a score is, in words; those of two measures do not compare.
+        floor: The score of real pictures; None where they are too few.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        space: Features,
+        *,
+        held_out: int,
+        drawn: int,
+        device: torch.device,
+    ):
+        self._space, self._device = space, device
+        train, held = split(len(pictures), held_out)
+        order = train[_order(len(train))]
+        most = max(FEWEST, _BYTES // pictures.take(order[:1]).numel())
+        self._train = pictures.take(order[:most].sort().values).cpu()
+        self._held = pictures.take(held[_order(len(held))][:most]).cpu()
+        others = order[: min(drawn, len(train) // 4)]
+        if len(held) >= ENOUGH:
+            whose, self._reals = "held-out", self._held[:_MOST]
+        else:
+            rest = order[len(others) :][: min(_MOST, most)]
+            whose, self._reals = "training", pictures.take(rest.sort().values).cpu()
+        self._distance = KernelDistance(
+            self.features(self._reals), name=f"kernel distance {space.name}"
+        )
+        self.measure = f"{self._distance.name} to {len(self._reals)} {whose} pictures"
+        self.floor: Score | None = None
+        if len(others) >= 3:
+            self.floor = self._distance(self.features(pictures.take(others)))
+        self._finder: CopyFinder | None = None
+        self._blind = False
+
+    def features(self, images: Tensor) -> Tensor:
+        """Of pictures, uint8, (N, 3, S, S): float32, (N, D), on the CPU."""
+        parts = [self._space(part.to(self._device)).cpu() for part in torch.split(images, _AT_ONCE)]
+        return torch.cat(parts)
+
+    def __call__(self, drawn: Tensor, features: Tensor) -> Measured:
+        """Hold drawn pictures against the real ones.
+
+        Args:
+            drawn: uint8, (N, 3, S, S), on the CPU.
+            features: What `features` says of them, (N, D).
+        """
+        return Measured(
+            self._distance(features), channel_drift(self._reals, drawn), self._copies(drawn)
+        )
+
+    def _copies(self, drawn: Tensor) -> Score | None:
+        """The share of copies, by what needs no network; calibrated when it is first asked for."""
+        if self._finder is None and not self._blind:
+            try:
+                self._finder = CopyFinder(self._train, held=self._held)
+            except DataError:  # most of the real pictures occur twice
+                self._blind = True
+        return None if self._finder is None else self._finder(drawn).rate
+
+
+def _order(count: int) -> Tensor:
+    """An order of so many, by lot, and the same in every run."""
+    generator = torch.Generator().manual_seed(mixed_seed(_REALS, count))
+    return torch.randperm(count, generator=generator)

@@ -1,0 +1,145 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from several import several
+
+from kao.cli import run as command
+from kao.evaluation import Evaluation, open_pictures
+from kao.files import save_npz
+from kao.runs.evaluating import EVALUATIONS, load_evaluations
+
+FEW = ("--features", "wavelets", "--metrics", "kernel,drift", "--n", 6)
+
+
+@pytest.fixture
+def array(tmp_path):
+    """An NPZ file of sixty pictures of 16 pixels."""
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3), dtype=np.uint8)
+    np.savez(tmp_path / "drawn.npz", pixels)
+    return tmp_path / "drawn.npz"
+
+
+def test_a_run_is_scored_and_the_evaluation_kept(kao, own_run):
+    code, out, err = kao("evaluate", own_run, *FEW)
+    assert code == 0, err
+    (kept,) = load_evaluations(own_run)
+    lines = out.splitlines()
+    assert lines[0].split() == ["score", "value", "95", "%", "interval", "floor", "n"]
+    assert lines[1].startswith("kernel distance wavelets-1")
+    assert f"{kept.scores[0].score.value:.4g}" in lines[1]
+    assert [line.split()[0] for line in lines[2:5]] == ["red", "green", "blue"]
+    card = kept.card
+    assert (card.n, card.reals, card.images, card.steps) == (6, 8, 16, 2)
+    assert (card.ema, card.guidance, card.precision) == ("ema-0.999", "none", "fp32")
+    assert card.sampler.startswith("ddim") and "steps" not in card.sampler
+    assert f"after 16 images\n{card.lines()[2]}" in out
+    names = sorted(path.name for path in (own_run / EVALUATIONS).iterdir())
+    assert names == ["000000016-small-data+n6-typical.png", "000000016-small-data+n6.json"]
+    assert "of 8 reference pictures were trained on" in out
+
+
+def test_the_same_scores_are_printed_as_json(kao, own_run):
+    code, out, _ = kao("evaluate", own_run, *FEW, "--json")
+    assert code == 0
+    assert Evaluation.from_json(out) == load_evaluations(own_run)[0]
+    again = json.loads(kao("evaluate", own_run, *FEW, "--json", "--seed", 1)[1])
+    assert again["scores"][0]["score"] != json.loads(out)["scores"][0]["score"]
+
+
+def test_changes_to_the_drawing_are_in_the_name(kao, own_run):
+    words = ("--steps", 3, "--sampler", "heun", "--weights", "model")
+    code, _, err = kao("evaluate", own_run, *FEW, *words)
+    assert code == 0, err
+    (kept,) = load_evaluations(own_run)
+    assert kept.card.protocol == "small-data+n6+heun+steps3"
+    assert kept.card.sampler.startswith("heun")
+    assert (kept.card.steps, kept.card.ema) == (3, "model")
+    assert (own_run / EVALUATIONS / "000000016-small-data+n6+heun+steps3-model.json").is_file()
+
+
+def test_folders_and_arrays_are_scored_against_real_pictures(kao, array, faces):
+    for drawn in (array, faces(5)):
+        code, out, err = kao("evaluate", drawn, "--real", "toy:100", *FEW[:4])
+        assert code == 0, err
+        assert f"pictures of 16 pixels: {drawn}" in out
+    code, out, err = kao("evaluate", array, "--real", "toy:100", "--size", 16, *FEW)
+    assert (code, "6 of 60 drawn pictures" in out) == (0, True), err
+
+
+def test_copies_of_named_training_pictures_are_found(kao, tmp_path):
+    train = open_pictures("toy:100", size=16)
+    save_npz(tmp_path / "drawn.npz", train.images[:40].permute(0, 2, 3, 1).numpy())
+    words = ("--real", "toy:100", "--train", "toy:100", "--features", "wavelets")
+    code, out, err = kao("evaluate", tmp_path / "drawn.npz", *words, "--metrics", "copies,kernel")
+    assert code == 0, err
+    (row,) = [line.split() for line in out.splitlines() if line.startswith("copies")]
+    assert float(row[1]) > 0.9
+
+
+def test_a_reference_that_was_saved_takes_the_place_of_the_pictures(kao, array, tmp_path):
+    file = tmp_path / "made" / "toy.npz"
+    words = ("--features", "wavelets", "--metrics", "kernel")
+    saving = ("--save-reference", file)
+    code, _, err = kao("evaluate", array, "--real", "toy:100", *words, *saving)
+    assert code == 0, err
+    code, out, err = kao("evaluate", array, "--real", file, *words)
+    assert code == 0, err
+    assert "100 pictures: " + str(file) in out
+    code, _, err = kao("evaluate", array, "--real", file, "--features", "faces", *words[2:])
+    assert (code, 'made in the feature space "wavelets-1"' in err) == (2, True)
+
+
+def score_together(run, file):
+    torch.set_num_threads(1)
+    assert command(["evaluate", str(run), *map(str, FEW), "--batch", "2"]) == 0
+
+
+def test_two_processes_find_the_scores_of_one(own_run, kao, tmp_path):
+    together = shutil.copytree(own_run, tmp_path / "together")
+    several(2, score_together, together, tmp_path)
+    assert kao("evaluate", own_run, *FEW, "--batch", "2")[0] == 0
+    (one,), (other,) = load_evaluations(own_run), load_evaluations(together)
+    assert [m.score.value for m in other.scores] == pytest.approx(
+        [m.score.value for m in one.scores], rel=1e-4
+    )
+    assert one.card.reference_hash == other.card.reference_hash
+
+
+def test_mistakes_are_told_in_one_line(refused, array, own_run, faces, tmp_path):
+    said = refused("evaluate", array)
+    assert "name real pictures with --real" in said
+    assert "hold the same 60 pictures" in refused("evaluate", array, "--real", array, *FEW[:4])
+    assert "nowhere" in refused("evaluate", "nowhere", "--real", "toy:20")
+    assert "leave it out, or name a run" in refused(
+        "evaluate", array, "--real", "toy:20", "--steps", 3
+    )
+    assert "draws at its own size" in refused("evaluate", own_run, "--size", 32)
+    assert 'did you mean "kernel"' in refused("evaluate", own_run, "--metrics", "kernl")
+    assert 'did you mean "faces"' in refused("evaluate", own_run, "--features", "facs")
+    assert 'did you mean "clean-fid"' in refused("evaluate", own_run, "--protocol", "cleanfid")
+    assert 'did you mean "heun"' in refused("evaluate", own_run, "--sampler", "huen")
+    assert "only in inception" in refused(
+        "evaluate", own_run, "--metrics", "fid", "--features", "faces"
+    )
+    assert "no such file" in refused(
+        "evaluate", own_run, "--metrics", "fid", "--weights", "inception=nowhere.pt"
+    )
+    assert 'weights are given for "inceptoin"' in refused(
+        "evaluate", own_run, "--weights", "inceptoin=nowhere.pt"
+    )
+    assert "one model draws" in refused(
+        "evaluate", own_run, "--weights", "ema", "--weights", "best"
+    )
+    assert '--weights = "wrong"' in refused("evaluate", own_run, "--weights", "wrong")
+    assert "choose one with --features" in refused(
+        "evaluate",
+        own_run,
+        *("--metrics", "kernel", "--features", "wavelets", "--features", "faces"),
+        *("--save-reference", tmp_path / "a.npz"),
+    )
+    folder = faces(3)
+    shutil.copy(own_run / "samples" / next((own_run / "samples").iterdir()).name, folder / "z.png")
+    assert "z.png" in refused("evaluate", folder, "--real", "toy:20")

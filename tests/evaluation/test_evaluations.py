@@ -1,0 +1,168 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from kao.data.toy_faces import ToyFaces
+from kao.errors import DataError
+from kao.evaluation import (
+    Drawing,
+    Evaluation,
+    Looking,
+    PictureSet,
+    evaluate,
+    open_pictures,
+    protocol_of,
+)
+from kao.metrics import METRICS, Wavelets, reference_of
+
+LOOKING = Looking({"wavelets": Wavelets()}, torch.device("cpu"))
+
+
+def asked(*metrics, n=60):
+    return protocol_of("small-data").changed(n=n, metrics=metrics, features=["wavelets"])
+
+
+@pytest.fixture(scope="module")
+def real():
+    return open_pictures("toy:300", size=16)
+
+
+@pytest.fixture(scope="module")
+def others():
+    """Faces of the same kind that are not among the real ones."""
+    source = ToyFaces(500, size=16)
+    images = torch.stack([source[i].image for i in range(300, 400)])
+    labels = torch.tensor([source[i].label for i in range(300, 400)])
+    return PictureSet.of("others", images, labels=labels, classes=source.classes)
+
+
+def noisy(pictures, *, by=40):
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(-by, by + 1, pictures.images.shape, generator=generator)
+    images = (pictures.images.int() + noise).clamp(0, 255).to(torch.uint8)
+    return PictureSet.of("noisy", images)
+
+
+def test_real_pictures_score_as_their_floor_and_noise_scores_worse(real, others):
+    good = evaluate(others, real, protocol=asked("kernel"), looking=LOOKING).evaluation
+    bad = evaluate(noisy(others), real, protocol=asked("kernel"), looking=LOOKING).evaluation
+    score, floor = good.scores[0].score, good.scores[0].floor
+    assert abs(score.value - floor.value) < 3 * (score.error**2 + floor.error**2) ** 0.5
+    assert bad.scores[0].score.low > score.high
+    assert (score.samples, floor.samples) == (60, 60)
+
+
+def test_the_card_says_what_was_measured(real, others):
+    drawing = Drawing(images=64, sampler="ddim", steps=5, guidance="none", ema="ema-0.999")
+    found = evaluate(
+        others, real, protocol=asked("kernel"), looking=LOOKING, drawing=drawing, seed=3
+    )
+    card = found.evaluation.card
+    assert (card.subject, card.reference, card.n, card.reals) == ("others", "toy:300", 60, 240)
+    assert (card.features, card.seed, card.steps, card.images) == (("wavelets-1",), 3, 5, 64)
+    assert card.protocol == "small-data+n60"
+    assert len(found.drawn) == 60
+
+
+def test_a_number_that_is_not_the_protocols_is_told(real, others):
+    few = evaluate(others, real, protocol=asked("kernel", n=101), looking=LOOKING)
+    assert "There are 100 drawn pictures, and the protocol asks for 101" in few.evaluation.notes[0]
+    many = evaluate(others, real, protocol=asked("kernel", n=99), looking=LOOKING)
+    assert "99 of 100 drawn pictures are scored, chosen at random" in many.evaluation.notes[0]
+
+
+def test_training_pictures_in_the_reference_are_told_of(real, others):
+    train = real.some(200, seed=9)
+    found = evaluate(others, real, protocol=asked("kernel"), looking=LOOKING, train=train)
+    (note,) = [note for note in found.evaluation.notes if "were trained on" in note]
+    seen = int(note.split()[0])
+    assert 140 <= seen <= 180 and f"{seen} of 240 reference pictures" in note
+    held = replace(others, name="held out")
+    found = evaluate(real, held, protocol=asked("kernel", n=40), looking=LOOKING, train=train)
+    assert not [note for note in found.evaluation.notes if "were trained on" in note]
+
+
+def test_sets_that_cannot_be_compared_are_refused(real, others):
+    with pytest.raises(DataError, match="hold the same 300 pictures"):
+        evaluate(real, real, protocol=asked("kernel", n=300), looking=LOOKING)
+    small = PictureSet.of("small", others.images[:, :, ::2, ::2])
+    with pytest.raises(DataError, match=r"small holds pictures of 8 pixels and toy:300 of 16.*--s"):
+        evaluate(small, real, protocol=asked("kernel"), looking=LOOKING)
+
+
+def test_a_metric_that_cannot_be_measured_leaves_the_others(real, others):
+    found = evaluate(others, real, protocol=asked("frechet", "kernel"), looking=LOOKING).evaluation
+    assert [m.score.name for m in found.scores] == ["kernel distance wavelets-1"]
+    (note,) = [note for note in found.notes if note.startswith("Left out frechet")]
+    assert '"kid"' in note
+    with pytest.raises(DataError, match="covariance is singular"):
+        evaluate(others, real, protocol=asked("frechet"), looking=LOOKING)
+
+
+def test_classes_that_both_sets_have_are_scored_apart(others, real):
+    labels = torch.repeat_interleave(torch.arange(3), torch.tensor([50, 47, 3]))
+    drawn = replace(others, labels=labels, classes=("cat", "dog", "wild"))
+    # So few real ones that the reference is all of them, alternately of two classes.
+    held = replace(real.some(150, seed=1), labels=torch.arange(150) % 2, classes=("dog", "cat"))
+    protocol = asked("kernel", n=100)
+    found = evaluate(drawn, held, protocol=protocol, looking=LOOKING).evaluation
+    assert list(found.per_class) == ["cat"]
+    assert "Classes with fewer than 50" in found.notes[-1] and "dog" in found.notes[-1]
+    (cat,) = found.per_class["cat"]
+    assert (cat.score.samples, cat.floor) == (50, None)
+    cats = [part.take(torch.nonzero(part.is_of("cat")).flatten()) for part in (held, drawn)]
+    (by_hand,) = METRICS["kernel"](*(LOOKING.at(part, "wavelets") for part in cats))
+    assert cat.score.value == pytest.approx(by_hand.value)
+
+
+def test_colours_diversity_and_copies_are_measured_when_asked_for(real, others):
+    red = others.images.clone()
+    red[:, 0] = (red[:, 0].int() + 30).clamp(max=255).to(torch.uint8)
+    red[:30] = real.images[:30]
+    drawn = PictureSet.of("red", red)
+    protocol = asked("drift", "diversity", "copies", n=100)
+    found = evaluate(drawn, real, protocol=protocol, looking=LOOKING, train=real)
+    evaluation = found.evaluation
+    names = [m.score.name for m in evaluation.scores]
+    assert names[3] == "pairwise distance wavelets-1"
+    drift = evaluation.of("red drift")
+    assert drift.score.low > 10 and abs(drift.floor.value) < 10
+    assert set(found.copies.flagged.tolist()) >= set(range(30))
+    assert evaluation.copies.score.value >= 0.3 > 0.1 > evaluation.copies.floor.value
+    assert Evaluation.from_json(evaluation.to_json()) == evaluation
+
+
+def test_without_training_pictures_it_is_said_that_copies_are_not_looked_for(real, others):
+    found = evaluate(others, real, protocol=asked("kernel", "copies"), looking=LOOKING)
+    assert found.copies is None and found.evaluation.copies is None
+    assert any("say so with --train" in note for note in found.evaluation.notes)
+
+
+def test_pictures_are_ranked_from_typical_to_strange(real, others):
+    images = others.images[:60].clone()
+    images[7] = torch.randint(
+        0, 256, images[7].shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
+    drawn = PictureSet.of("one is noise", images)
+    found = evaluate(drawn, real, protocol=asked("kernel"), looking=LOOKING)
+    assert found.ranking.order[-1] == 7
+
+
+def test_saved_statistics_serve_frechet_distances_and_nothing_else(real, others):
+    sight = LOOKING.at(real, "wavelets")
+    statistics = reference_of(sight, resize=Wavelets().resize, fingerprint="ab" * 32)
+    drawn = noisy(replace(others, images=others.images.repeat(4, 1, 1, 1)))
+    protocol = asked("frechet", "kernel", "drift", n=400)
+    found = evaluate(drawn, statistics, name="toy.npz", protocol=protocol, looking=LOOKING)
+    evaluation = found.evaluation
+    (measured,) = evaluation.scores
+    assert measured.score.name == "Frechet distance wavelets-1" and measured.floor is None
+    assert (evaluation.card.reference, evaluation.card.reals) == ("toy.npz", 300)
+    assert [note.split(":")[0] for note in evaluation.notes] == [
+        "Left out drift",
+        "Left out kernel",
+    ]
+    foreign = replace(statistics, space="faces-1")
+    with pytest.raises(DataError, match='made in the feature space "faces-1"'):
+        evaluate(drawn, foreign, name="toy.npz", protocol=protocol, looking=LOOKING)

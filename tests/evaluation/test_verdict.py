@@ -1,0 +1,288 @@
+import math
+import random
+
+import pytest
+
+from kao.evaluation.numbers import number, rounded, signed
+from kao.evaluation.trends import Point, change, over_trend
+from kao.evaluation.verdict import Forecast, judge
+
+IMAGES = 120_000
+SECONDS = 0.01  # an image
+
+
+def rate(done, *, cooldown):
+    return min(1.0, (1 - done) / cooldown) if cooldown else 1.0
+
+
+def run(
+    *,
+    score=lambda x: 0.1,
+    error=0.002,
+    held=lambda x: 0.2,
+    train=lambda x: 0.2,
+    gap_error=0.002,
+    copies=lambda x: (0.0, 0.0),
+    cooldown=0.0,
+    seed=0,
+    points=12,
+    held_noise=0.0,
+    measure="kernel distance",
+):
+    """The events of a run whose figures follow these curves of images, and noise."""
+    lots = random.Random(seed)
+    events = []
+    for k in range(1, 121):
+        x, done = IMAGES * k // 120, k / 120
+        told = {"learning_rate": rate(done, cooldown=cooldown), "seconds": SECONDS * x}
+        events.append({"event": "train", "images": x, **told})
+    for k in range(1, 41):
+        x = IMAGES * k // 40
+        shared = lots.gauss(0, held_noise)  # of the weights: both sets feel it
+        h, t = (f(x) + shared + lots.gauss(0, held_noise / 4) for f in (held, train))
+        events.append(
+            {
+                "event": "held_out",
+                "images": x,
+                "held": {"loss": h, "bands": {"0..2": h}},
+                "train": {"loss": t, "bands": {"0..2": t}},
+                "gap": {"loss": h - t, "error": gap_error, "errors": {"0..2": 2 * gap_error}},
+            }
+        )
+    for k in range(1, points + 1):
+        x = IMAGES * k // points
+        value, low = copies(x)
+        scored = {"value": score(x) + lots.gauss(0, error), "own_error": error}
+        events.append(
+            {
+                "event": "evaluation",
+                "images": x,
+                "measure": measure,
+                "score": scored,
+                "copies": {"value": value, "low": low},
+            }
+        )
+    return sorted(events, key=lambda event: event["images"])
+
+
+def learning(x):
+    """A score that falls for ever, ever more slowly."""
+    return 0.02 + 20 / x**0.5
+
+
+def memorising(x):
+    """A held-out loss with its best at a third of the run, 5 % above it at the end."""
+    return 0.2 * (1 + 0.05 * math.log(3 * x / IMAGES) ** 2)
+
+
+def falling(x):
+    return 0.2 - 0.03 * x / IMAGES
+
+
+# --- the four states ----------------------------------------------------------------------------
+
+
+def test_a_run_whose_score_falls_beyond_its_error_is_improving():
+    verdict = judge(run(score=learning))
+    assert verdict.state == "improving"
+    assert "the score changed by \N{MINUS SIGN}" in verdict.sentence
+
+
+def test_a_run_whose_score_stays_where_it_is_and_is_known_well_is_flat():
+    verdict = judge(run(score=lambda x: 0.1, error=0.002))
+    assert verdict.state == "flat"
+
+
+def test_a_score_that_cannot_be_told_from_that_of_real_pictures_is_flat():
+    verdict = judge(run(score=lambda x: 0.001, error=0.002, seed=2))
+    assert verdict.state == "flat"
+    assert "can hardly be told from that of real pictures" in verdict.sentence
+
+
+def test_errors_that_could_hide_what_matters_leave_it_open():
+    verdict = judge(run(score=lambda x: 0.1, error=0.05, seed=1))
+    assert verdict.state == "unknown"
+    assert "A larger evaluation.pictures" in verdict.sentence
+
+
+def test_a_held_out_loss_that_rises_away_from_the_training_loss_is_overfitting():
+    verdict = judge(run(score=learning, held=memorising, train=falling))
+    assert verdict.state == "overfitting"
+    assert "the held-out loss has risen by 5" in verdict.sentence
+    assert "since 4" in verdict.sentence  # at a third of 120,000
+    assert verdict.forecast is None
+
+
+def test_one_band_alone_can_give_it_away():
+    events = run(train=falling)
+    for event in events:
+        if event["event"] == "held_out":
+            event["held"]["bands"]["0..2"] = memorising(event["images"])
+    assert "at log-snr 0..2 has risen by 5" in judge(events).sentence
+
+
+def test_losses_that_rise_together_are_not_learned_by_heart():
+    assert judge(run(held=memorising, train=memorising)).state != "overfitting"
+
+
+def test_a_gap_within_its_error_is_no_reason():
+    assert judge(run(held=memorising, train=falling, gap_error=0.1)).state != "overfitting"
+
+
+def test_copies_beyond_chance_are_overfitting_and_a_few_are_not():
+    assert judge(run(copies=lambda x: (0.02, 0.01))).state != "overfitting"
+    verdict = judge(run(score=learning, copies=lambda x: (0.3, 0.2)))
+    assert verdict.state == "overfitting"
+    assert "30 % of the drawn pictures are copies" in verdict.sentence
+
+
+@pytest.mark.parametrize("points", [0, 1, 3])
+def test_few_scores_and_a_still_loss_tell_nothing(points):
+    verdict = judge(run(points=points))
+    assert verdict.state == "unknown"
+    assert f"{points} score{'s are' if points != 1 else ' is'} too few" in verdict.sentence
+
+
+def test_a_held_out_loss_that_falls_speaks_where_scores_are_too_few():
+    verdict = judge(run(points=0, held=falling, train=falling, held_noise=1e-4))
+    assert verdict.state == "improving"
+    assert verdict.forecast is None
+
+
+def test_a_run_without_events_is_unknown():
+    assert judge([]).state == "unknown"
+
+
+def test_figures_that_are_no_numbers_are_passed_over():
+    events = run(score=learning)
+    broken = [{**event, "score": {"value": None}, "held": None} for event in events[-3:]]
+    assert judge([*events, *broken]).state == "improving"
+
+
+def test_scores_of_another_measure_do_not_count():
+    before, after = run(score=learning, measure="a"), run(score=learning, measure="b", points=3)
+    after = [{**event, "images": event["images"] + IMAGES} for event in after]
+    assert "3 scores are too few" in judge([*before, *after]).sentence
+
+
+# --- how often it errs --------------------------------------------------------------------------
+
+
+def test_of_two_hundred_runs_of_nothing_but_noise_few_are_called_overfitting_or_improving():
+    told = [
+        judge(run(score=lambda x: 0.1, error=0.01, held_noise=0.004, seed=seed)).state
+        for seed in range(200)
+    ]
+    assert told.count("overfitting") <= 2
+    assert told.count("improving") <= 10
+
+
+def test_noise_that_wanders_is_seldom_called_overfitting():
+    """An average of the weights moves slowly, so its losses do: noise with a memory."""
+    count = 0
+    for seed in range(200):
+        lots, drift, own = random.Random(seed), 0.0, 0.0
+        events = run(seed=seed)
+        for event in events:
+            if event["event"] == "held_out":
+                drift = 0.8 * drift + lots.gauss(0, 0.002)
+                own = 0.8 * own + lots.gauss(0, 0.0005)
+                event["held"]["loss"], event["train"]["loss"] = 0.2 + drift + own, 0.2 + drift
+                event["held"]["bands"] = {}
+        count += judge(events).state == "overfitting"
+    assert count <= 10
+
+
+def test_runs_that_learn_by_heart_are_nearly_always_seen():
+    told = [
+        judge(run(held=memorising, train=falling, held_noise=0.0005, seed=seed)).state
+        for seed in range(50)
+    ]
+    assert told.count("overfitting") >= 48
+
+
+# --- forecasts ----------------------------------------------------------------------------------
+
+
+def test_forecasts_hold_what_comes_as_often_as_they_say():
+    truth = learning(2 * IMAGES) - learning(IMAGES)
+    made = [judge(run(score=learning, seed=seed)).forecast for seed in range(100)]
+    inside = [f for f in made if f and abs(f.change - truth) <= 1.96 * f.error]
+    assert len(inside) >= 90
+
+
+def test_a_forecast_is_of_as_much_again_in_the_time_that_it_took():
+    forecast = judge(run(score=learning)).forecast
+    assert forecast.images == IMAGES
+    assert forecast.minutes == pytest.approx(IMAGES * SECONDS / 60)
+    assert not forecast.annealed
+    assert str(forecast).startswith("Another 20 minutes: score \N{MINUS SIGN}0.0")
+
+
+def test_nothing_falls_below_the_floor():
+    events = run(score=lambda x: 1000 / x, error=1e-4)
+    for event in events:
+        event["floor"] = {"value": 0.008, "own_error": 1e-4}
+    last = events[-1]["score"]["value"]
+    assert last + judge(events).forecast.change >= 0.008 - 1e-12
+
+
+def annealed(x):
+    """A score that halves while the rate falls over the last 40 %."""
+    fallen = max(0.0, x / IMAGES - 0.6) / 0.4
+    return learning(x) * (1 - 0.5 * fallen)
+
+
+def test_the_fall_that_a_falling_rate_brings_is_not_carried_on():
+    events = run(score=annealed, cooldown=0.4)
+    plain = run(score=learning)
+    forecast, steady = judge(events, finished=True).forecast, judge(plain).forecast
+    assert forecast.annealed
+    assert "at the end of which the learning rate falls again" in str(forecast)
+    assert forecast.change == pytest.approx(steady.change, abs=2 * forecast.error)
+    naive = change([Point(x, annealed(x), 0.002) for x in (80_000, 120_000)], IMAGES, 2 * IMAGES)
+    assert forecast.change > naive.value / 2
+
+
+def test_there_is_no_forecast_while_the_rate_falls():
+    events = [e for e in run(score=annealed, cooldown=0.4) if e["images"] <= 0.9 * IMAGES]
+    assert judge(events).forecast is None
+
+
+def test_a_rate_that_falls_all_the_time_allows_no_forecast():
+    assert judge(run(score=learning, cooldown=1.0), finished=True).forecast is None
+
+
+# --- lines and numbers --------------------------------------------------------------------------
+
+
+def test_a_line_in_log_images_is_found():
+    points = [Point(x, 3 - 0.5 * math.log(x), 0.1) for x in (10, 20, 40, 70)]
+    moved = change(points, 100, 200)
+    assert moved.value == pytest.approx(-0.5 * math.log(2))
+    assert over_trend(points, 100) == pytest.approx(3 - 0.5 * math.log(100))
+
+
+def test_the_error_of_a_change_is_that_of_least_squares():
+    points = [Point(math.e**u, 1.0, 0.3) for u in (0, 1, 2)]
+    assert change(points, 1, math.e).error == pytest.approx(0.3 / math.sqrt(2))
+
+
+def test_points_off_the_line_make_the_error_larger():
+    calm = [Point(math.e**u, u, 0.1) for u in range(4)]
+    wild = [Point(math.e**u, u + (-1) ** u, 0.1) for u in range(4)]
+    assert change(wild, 1, 2).error > 3 * change(calm, 1, 2).error
+
+
+def test_numbers_are_shown_with_the_digits_that_are_known():
+    assert signed(-0.01234, 0.002) == "\N{MINUS SIGN}0.012 ± 0.004"
+    assert signed(8.2, 0.55) == "+8.2 ± 1.1"
+    assert number(0.04321, 0.002) == "0.043"
+    assert number(431.2, 30.0) == "431"
+    assert (rounded(12_345), rounded(87.4)) == (12_000, 87)
+
+
+def test_long_forecasts_are_in_hours_and_unknown_speeds_in_images():
+    told = {"change": -1.0, "error": 0.1, "annealed": False}
+    assert "Another 2.5 hours" in str(Forecast(images=1, minutes=150, **told))
+    assert "Another 13,000 images" in str(Forecast(images=12_800, minutes=0, **told))
