@@ -32,8 +32,15 @@ from torch.nn import functional as F
 from kao.data.pictures import fit
 from kao.data.sources import open_source
 from kao.machine import describe, versions
-from kao.metrics import Faces, Features, Gaussian, KernelDistance, Wavelets, moments
-from kao.metrics.corruptions import CORRUPTIONS
+from kao.metrics import (
+    CORRUPTIONS,
+    Faces,
+    Features,
+    Gaussian,
+    KernelDistance,
+    Wavelets,
+    moments,
+)
 from kao.metrics.frechet import features_distance
 from kao.pixels import to_float, to_uint8
 from kao.seeds import mixed_seed
@@ -92,7 +99,7 @@ def pictures(faces: str, *, size: int, count: int, seed: int) -> Tensor:
 
 def seen(space: Features, images: Tensor) -> Tensor:
     """Features, a batch at a time."""
-    return torch.cat([space(batch) for batch in images.split(250)])
+    return torch.cat([space(batch) for batch in torch.split(images, 250)])
 
 
 class Held:
@@ -107,11 +114,12 @@ class Held:
         """Both distances, and the standard error of the kernel distance."""
         features = seen(self._space, images)
         kernel = self._kernel(features)
-        return {
-            "frechet": features_distance(features, self._gaussian),
+        found = {
+            "frechet": features_distance(drawn=features, real=self._gaussian),
             "kernel": kernel.value,
             "error": kernel.error,
         }
+        return {name: float(f"{value:.6g}") for name, value in found.items()}
 
 
 def measured(images: Tensor, spaces: list[Features], *, seed: int) -> list[dict[str, Any]]:
@@ -153,6 +161,28 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "errors_above_0": statistics.mean(sure),
         "errors_above_0_least": min(sure),
     }
+
+
+def written(about: dict[str, Any], table: list[dict[str, Any]]) -> str:
+    """JSON with a line for each row of the table, and of each seed the course over levels."""
+
+    def rounded(value: Any) -> Any:
+        if isinstance(value, float):
+            return float(f"{value:.5g}")
+        if isinstance(value, dict):
+            return {key: rounded(item) for key, item in value.items()}
+        return [rounded(item) for item in value] if isinstance(value, list | tuple) else value
+
+    def line(row: dict[str, Any]) -> str:
+        seeds = [
+            {"seed": one["seed"]}
+            | {name: [point[name] for point in one["points"]] for name in one["points"][0]}
+            for one in row["seeds"]
+        ]
+        return json.dumps(rounded(row | {"seeds": seeds}), separators=(",", ":"))
+
+    head = json.dumps(rounded(about), indent=1).removesuffix("\n}")
+    return head + ',\n "table": [\n' + ",\n".join(map(line, table)) + "\n ]\n}\n"
 
 
 def speeds(spaces: list[Features], *, size: int) -> dict[str, float]:
@@ -219,7 +249,7 @@ def main() -> None:
         "speed": {str(size): speeds(spaces, size=size) for size in given.sizes},
     }
     print(about["speed"])
-    given.out.write_text(json.dumps(about | {"table": table}, indent=1) + "\n", encoding="utf-8")
+    given.out.write_text(written(about, table), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -91,11 +91,9 @@ def distance(rounds: int) -> dict[str, Any]:
     torch.linalg.eigvalsh(torch.eye(64).double())  # libraries are loaded
     sides: dict[str, Callable[[], float]] = {
         "kao": lambda: frechet_distance(a.mean, a.cov, b.mean, b.cov),
-        "kao, reference known": lambda: gaussian_distance(a, known),
-        f"kao, {FEW} pictures": lambda: features_distance(few, known),
-        "kao, with its interval": lambda: (
-            frechet_score(drawn, known, seen=real.features, name="FID").value
-        ),
+        "kao, reference known": lambda: gaussian_distance(drawn=a, real=known),
+        f"kao, {FEW} pictures": lambda: features_distance(drawn=few, real=known),
+        "kao, with its interval": lambda: frechet_score(real=real, drawn=drawn, name="FID").value,
         "torchmetrics": lambda: float(_compute_fid(a.mean, a.cov, b.mean, b.cov)),
         "scipy sqrtm": lambda: with_sqrtm(a, b),
     }
@@ -247,7 +245,9 @@ def floor(faces: str, repeats: int) -> list[dict[str, Any]]:
                 scores = [*METRICS["kernel"](real, other), *METRICS["kid"](real, other)]
                 scores += [*METRICS["frechet"](real, other), *METRICS["manifold"](real, other)]
                 if n > 2 * sight.width + 1:
-                    scores.append(frechet_infinity(other, real, name="Frechet, unbiased"))
+                    scores.append(
+                        frechet_infinity(real=real, drawn=other, name="Frechet, unbiased")
+                    )
                 for score in scores:
                     found.setdefault(score.name, []).append(score)
             row = {key: summed(scores) for key, scores in found.items()}
@@ -273,10 +273,14 @@ def bias(faces: str, repeats: int) -> list[dict[str, Any]]:
                 values: dict[str, list[float]] = {"frechet": [], "unbiased": [], "kid": []}
                 for k in range(repeats):
                     (some,) = parts(sight, (n,), seed=k)
-                    values["frechet"].append(features_distance(some.features, held.gaussian))
+                    values["frechet"].append(
+                        features_distance(drawn=some.features, real=held.gaussian)
+                    )
                     values["kid"].append(kernel(some.features).value)
                     if n > 2 * sight.width + 1:
-                        values["unbiased"].append(frechet_infinity(some, held, name="").value)
+                        values["unbiased"].append(
+                            frechet_infinity(real=held, drawn=some, name="").value
+                        )
                 curves = {key: spread(value) for key, value in values.items() if value}
                 rows.append({"space": sight.space, "width": sight.width, "kind": kind, "n": n})
                 rows[-1] |= curves

@@ -44,6 +44,22 @@ def test_who_is_alone_agrees_with_itself():
     ALONE.wait()
 
 
+def in_turn(folder):
+    processes = join(CPU)
+
+    def make():
+        before = len(list(folder.iterdir()))
+        (folder / str(processes.rank)).touch()
+        return before
+
+    return processes.by_turns(make)
+
+
+def test_one_process_makes_what_the_others_then_find(tmp_path):
+    assert ALONE.by_turns(lambda: "made") == "made"
+    assert several(2, in_turn, tmp_path) == [0, 1]
+
+
 def test_who_is_started_without_a_launcher_is_alone(launcher):
     assert join(CPU) is ALONE
     assert launched() == 1

@@ -258,6 +258,16 @@ def test_every_tracker_gives_a_figure_the_same_name(tmp_path, wandb, kind):
     assert set(wandb.logged[0]) == {"images", *names}
 
 
+def test_a_list_of_figures_is_kept_in_the_log_and_not_plotted(tmp_path, wandb):
+    log, values = Jsonl(tmp_path, images=0), {"score": 0.5, "influences": [0.25, -0.25]}
+    for tracker in (log, TensorBoard(tmp_path, images=0), Wandb(tmp_path, project="p", config={})):
+        tracker.event("evaluation", 32, values)
+        tracker.close()
+    assert read_events(tmp_path)[0]["influences"] == [0.25, -0.25]
+    assert board(tmp_path).Tags()["scalars"] == ["evaluation/score"]
+    assert wandb.logged == [{"images": 32, "evaluation/score": 0.5}]
+
+
 def test_an_event_without_figures_leaves_nothing_to_plot(tmp_path, wandb):
     for tracker in (TensorBoard(tmp_path, images=0), Wandb(tmp_path, project="p", config={})):
         tracker.event("warning", 32, {"text": "the disk is full"})

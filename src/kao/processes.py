@@ -20,11 +20,11 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -33,6 +33,8 @@ from torch.distributed.distributed_c10d import PrefixStore, Store, _abort_proces
 from torch.distributed.rendezvous import rendezvous
 
 from kao.errors import ConfigError, LoneError
+
+Made = TypeVar("Made")
 
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What a launcher sets for each process it starts."""
@@ -132,6 +134,19 @@ class Processes:
     def wait(self) -> None:
         """Return once all processes have come here."""
         self.sum(torch.zeros(1))
+
+    def by_turns(self, make: Callable[[], Made]) -> Made:
+        """What each process makes, after the one that downloads or prepares it for the others.
+
+        Args:
+            make: Called once in each process: first in the first of all, then in the first of each
+                other machine, then in the rest; see `turn`.
+        """
+        for turn in range(TURNS):
+            if turn == self.turn:
+                made = make()
+            self.wait()
+        return made
 
     def broadcast(self, value: Any) -> Any:
         """What process 0 passed.

@@ -122,6 +122,19 @@ def test_everything_is_scored_now_where_real_pictures_are_given(kao, two, array,
     assert page.count("<img") == 2 and "chosen at random" in page
 
 
+def test_everything_is_scored_in_the_space_that_is_asked_for(kao, two):
+    words = ("--real", "toy:120", "--n", 20, "--n-grid", 0, "--json", "--features", "wavelets")
+    told = json.loads(kao("compare", *two, *words)[1])
+    assert told["evaluations"]["a"]["card"]["features"] == ["wavelets-1"]
+
+
+def test_smaller_real_pictures_are_refused(refused, array, faces):
+    array("x.npz", 20, size=32)
+    array("y.npz", 20, size=32, seed=1)
+    words = ("compare", "x.npz", "y.npz", "--real", faces(4), "--n", 20)
+    assert "pictures of 32 pixels and" in refused(*words)
+
+
 def test_a_run_compared_with_its_copy_differs_in_nothing(kao, two):
     words = ("--real", "toy:120", "--n", 20, "--n-grid", 0, "--json")
     told = json.loads(kao("compare", *two, *words)[1])
@@ -158,6 +171,10 @@ def test_a_run_that_cannot_draw_is_compared_without_pictures(kao, two, tmp_path)
         (["a", "x.npz"], "keeps no scores yet"),
         (["x.npz", "a"], "x.npz is no run directory, so no scores of it are kept"),
         (["a", "b", "--n", "20"], "without --real none are"),
+        (["a", "b", "--features", "faces"], "or leave --features out"),
+        (["a", "b", "--weights", "inception=x"], "or leave --weights out"),
+        (["a", "b", "--real", "toy:60", "--weights", "ema"], "expected SPACE=PATH"),
+        (["a", "b", "--real", "toy:60", "--weights", "inceptoin=x"], "inceptoin"),
         (["a", "b", "--protocol", "small-dat"], 'did you mean "small-data"?'),
         (["a", "b", "--n-grid", "33"], "less than or equal to 32"),
         (["a", "b", "--out", "page.png"], "written as .html"),

@@ -1,15 +1,27 @@
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from several import several
 
 from kao.cli import run as command
-from kao.evaluation import Evaluation, open_pictures
+from kao.diffusion import grids
+from kao.evaluation import Card, Evaluation, open_pictures, protocol_of
 from kao.files import save_npz
-from kao.runs.evaluating import EVALUATIONS, load_evaluations
+from kao.processes import ALONE
+from kao.runs import Run, draw
+from kao.runs.evaluating import (
+    EVALUATIONS,
+    drawing_config,
+    evaluation_file,
+    load_evaluations,
+    save_evaluation,
+    subject_of_run,
+)
 
 FEW = ("--features", "wavelets", "--metrics", "kernel,drift", "--n", 6)
 
@@ -37,7 +49,8 @@ def test_a_run_is_scored_and_the_evaluation_kept(kao, own_run):
     assert card.sampler.startswith("ddim") and "steps" not in card.sampler
     assert f"after 16 images\n{card.lines()[2]}" in out
     names = sorted(path.name for path in (own_run / EVALUATIONS).iterdir())
-    assert names == ["000000016-small-data+n6-typical.png", "000000016-small-data+n6.json"]
+    stem = f"000000016-small-data+n6-{card.question}"
+    assert names == [f"{stem}-typical.png", f"{stem}.json"]
     assert "of 8 reference pictures were trained on" in out
 
 
@@ -57,7 +70,87 @@ def test_changes_to_the_drawing_are_in_the_name(kao, own_run):
     assert kept.card.protocol == "small-data+n6+heun+steps3"
     assert kept.card.sampler.startswith("heun")
     assert (kept.card.steps, kept.card.ema) == (3, "model")
-    assert (own_run / EVALUATIONS / "000000016-small-data+n6+heun+steps3-model.json").is_file()
+    stem = f"000000016-small-data+n6+heun+steps3-model-{kept.card.question}"
+    assert (own_run / EVALUATIONS / f"{stem}.json").is_file()
+
+
+def test_another_question_takes_the_place_of_no_answer(own_run):
+    run = Run.open(own_run)
+    card = Card(
+        subject="run",
+        images=16,
+        n=6,
+        size=16,
+        reference=run.config.data.source,
+        reference_hash="ab" * 32,
+        reals=8,
+        features=("faces-1",),
+        resize=("none",),
+        sampler="ddim",
+        steps=2,
+        seed=0,
+        metrics=protocol_of("small-data").metrics,
+        protocol="small-data+n6",
+    )
+    plain = own_run / EVALUATIONS / "000000016-small-data+n6.json"
+    for _ in range(2):
+        assert save_evaluation(run, Evaluation(card, ())) == plain
+    others = [
+        {"seed": 1},
+        {"reference": "elsewhere", "reference_hash": "cd" * 32},
+        {"metrics": ("kernel",)},
+        {"features": ("wavelets-1",)},
+        {"steps": 9},
+    ]
+    for other in others:
+        asked = replace(card, **other)
+        file = save_evaluation(run, Evaluation(asked, ()))
+        assert file.name == f"000000016-small-data+n6-{asked.question}.json"
+        assert evaluation_file(run, asked, ending="-copies.png").stem == f"{file.stem}-copies"
+    assert len(load_evaluations(own_run)) == 1 + len(others)
+    plain.write_text("{")
+    assert save_evaluation(run, Evaluation(card, ())) == plain
+
+
+def test_the_weights_that_are_named_draw(own_run):
+    drawn = {}
+    for weights in ("ema", "model"):
+        run, protocol = Run.open(own_run), protocol_of("small-data").changed(n=2)
+        subject = subject_of_run(run, protocol, weights=weights)
+        drawn[weights] = subject.drawn(ALONE, lambda done, total: None).images
+        config, denoiser = drawing_config(run, protocol), run.denoiser(weights=weights)
+        assert torch.equal(drawn[weights], next(draw(denoiser, config, indices=range(2), seed=0)))
+    assert not torch.equal(*drawn.values())
+
+
+def test_a_protocol_says_how_a_run_draws(own_run):
+    run = Run.open(own_run)
+    sampling = run.config.sampling
+    table = protocol_of("ddim-table")
+    asked = drawing_config(run, replace(table, grid=grids.Karras())).sampling
+    assert (asked.sampler, asked.steps, asked.grid) == (table.sampler, 50, grids.Karras())
+    assert sampling.grid != grids.Karras()
+    assert drawing_config(run, protocol_of("small-data")).sampling == sampling
+
+
+def test_larger_real_pictures_are_brought_to_size_and_smaller_ones_refused(
+    kao, refused, array, tmp_path
+):
+    for side in (8, 24):
+        (tmp_path / f"{side}").mkdir()
+        for i in range(4):
+            pixels = np.random.default_rng(i).integers(0, 256, (side, side, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / f"{side}" / f"{i}.png")
+    words = ("--features", "wavelets", "--metrics", "kernel", "--n", 6)
+    code, out, err = kao("evaluate", array, "--real", tmp_path / "24", *words)
+    assert code == 0, err
+    assert f"4 pictures: {tmp_path / '24'}, resized from 24 x 24 pixels, (sha256" in out
+    said = refused("evaluate", array, "--real", tmp_path / "8", *words)
+    assert "pictures of 16 pixels and" in said and "4 smaller ones of 4: give" in said
+    train = ("--train", tmp_path / "8")
+    assert "smaller ones" in refused("evaluate", array, "--real", "toy:20", *train, *words)
+    code, out, err = kao("evaluate", array, "--real", tmp_path / "8", "--size", 16, *words)
+    assert (code, "smaller than 16 pixels and are enlarged" in out) == (0, True), err
 
 
 def test_folders_and_arrays_are_scored_against_real_pictures(kao, array, faces):
@@ -133,7 +226,7 @@ def test_mistakes_are_told_in_one_line(refused, array, own_run, faces, tmp_path)
     assert "one model draws" in refused(
         "evaluate", own_run, "--weights", "ema", "--weights", "best"
     )
-    assert '--weights = "wrong"' in refused("evaluate", own_run, "--weights", "wrong")
+    assert "expected ema, model, best-score" in refused("evaluate", own_run, "--weights", "wrong")
     assert "choose one with --features" in refused(
         "evaluate",
         own_run,

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from kao.errors import DataError
 from kao.evaluation import Card, Evaluation, Measured, differences, unknown
 from kao.metrics import Score
 
@@ -97,6 +98,46 @@ def test_an_evaluation_comes_back_from_json():
     assert again == found
     assert again.of("copies").score.low == 0.01
     assert again.of("nothing") is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"reference_hash": "cd" * 32},
+        {"metrics": ("kid",)},
+        {"features": ("faces-1",), "resize": ("none",)},
+        {"steps": 50},
+        {"guidance": "by runs/worse, scale 2"},
+        {"train_hash": "ef" * 32},
+    ],
+)
+def test_what_is_asked_for_makes_another_question(change):
+    assert replace(CARD, **change).question != CARD.question
+
+
+def test_who_answers_and_when_makes_no_other_question():
+    assert replace(CARD, kao="9.9", subject="elsewhere").question == CARD.question
+    assert Card.from_json(CARD.to_json()).question == CARD.question
+
+
+def test_a_card_says_how_real_pictures_came_to_their_size():
+    brought = "cut at the centre and resized from 178 x 218 pixels"
+    assert f"4,000 pictures: my-faces, {brought}, (sha" in str(replace(CARD, brought=brought))
+
+
+def test_scores_that_are_not_finite_are_not_kept():
+    score = Score("distance", float("nan"), 0.1, 9)
+    with pytest.raises(DataError, match="runs/mine is not finite"):
+        Evaluation(CARD, (Measured(score),)).to_json()
+
+
+def test_what_is_not_said_of_an_older_score_is_not_taken_for_granted():
+    measured = Measured(Score("distance", 1.0, 0.1, 9), unbiased=True)
+    told = Evaluation(CARD, (measured,)).to_dict()
+    assert Evaluation.from_dict(told).scores[0].unbiased
+    del told["scores"][0]["unbiased"]
+    assert not Evaluation.from_dict(told).scores[0].unbiased
 
 
 def test_an_evaluation_of_a_later_format_is_refused():

@@ -92,12 +92,12 @@ def test_no_metric_tells_equal_sets_apart_more_often_than_it_may(name):
 
     def seen(features):
         space = f"{metric.spaces[0]}-1" if metric.spaces else "any"
-        return Sight(space, features, None if metric.needs_real else features.softmax(1))
+        return Sight(space, features, features.softmax(1) if name == "is" else None)
 
     false = Counter()
     for _ in range(pairs):
         real, *drawn = torch.randn(3, 100, 6, generator=generator)
-        reference = seen(real) if metric.needs_real else None
+        reference = None if name == "is" else seen(real)
         scores = [metric(reference, seen(1.1 * features + 0.2)) for features in drawn]
         for a, b in zip(*scores, strict=True):
             false[a.name] += pair_differences({"a": a, "b": b})[0].real
@@ -199,12 +199,68 @@ def test_a_score_that_one_of_them_lacks_stands_alone():
 def test_copies_and_classes_are_compared_too():
     def one(x):
         return evaluation(
-            distance(1), copies=distance(x, name="copies"), per_class={"cats": (distance(x),)}
+            distance(1),
+            copies=distance(x, name="copies"),
+            per_class={"cats": (distance(x),)},
+            train_hash="ef" * 32,
         )
 
     compared = compare({"a": one(1), "b": one(50)})
     assert [row.name for row in compared.rows] == ["distance", "copies"]
     assert compared.rows[1].leaders == compared.per_class["cats"][0].leaders == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("learned", "words"),
+    [
+        (("ef" * 32, "cd" * 32), "a and b were trained on different pictures"),
+        (("ef" * 32, None), "not known what b was trained on"),
+        ((None, None), "not known what a and b was trained on"),
+    ],
+)
+def test_copies_of_different_training_pictures_are_not_ranked(learned, words):
+    sets = {
+        name: evaluation(distance(1), copies=distance(x, name="copies"), train_hash=train)
+        for name, x, train in zip("ab", (1, 50), learned, strict=True)
+    }
+    compared = compare(sets)
+    assert compared.obstacles == ()
+    assert (compared.rows[1].differences, compared.rows[1].verdict()) == ((), "not ranked")
+    assert words in compared.notes[0]
+
+
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_other_numbers_of_pictures_are_ranked_where_the_score_has_no_bias(unbiased):
+    def one(x, count):
+        score = replace(distance(x), unbiased=unbiased)
+        score = replace(score, score=replace(score.score, samples=count))
+        return evaluation(distance(1), per_class={"cats": (score,)})
+
+    compared = compare({"a": one(1, 900), "b": one(50, 60)})
+    assert compared.per_class["cats"][0].leaders == (("a",) if unbiased else ())
+    notes = [note for note in compared.notes if "900 of a, 60 of b" in note]
+    assert len(notes) == (0 if unbiased else 1)
+    assert not notes or notes[0].startswith("Class cats: distance is not ranked")
+
+
+def test_the_error_that_the_reference_makes_is_left_out_of_leaning_intervals_too():
+    # The interval is that of both sets' pictures; a tenth of it comes from the drawn ones.
+    a, b = (Score("d", x, 1.0, 9, own_error=0.1, interval=(x - 1.96, x + 1.96)) for x in (1.0, 2.0))
+    (difference,) = pair_differences({"a": a, "b": b})
+    assert difference.winner == "a"
+    assert difference.high - difference.low == pytest.approx(2 * 1.96 * 0.1 * 2**0.5, rel=1e-3)
+
+
+def test_other_precisions_and_averages_are_noted_and_hinder_nothing():
+    sets = {
+        "a": evaluation(distance(1), precision="fp32", ema="ema-0.999"),
+        "b": evaluation(distance(50), precision="bf16", ema="w0.100"),
+        "c": evaluation(distance(50)),
+    }
+    compared = compare(sets)
+    assert compared.rows[0].leaders == ("a",)
+    precision, average = compared.notes
+    assert "a in fp32, b in bf16." in precision and "a with ema-0.999, b with w0.100." in average
 
 
 def test_notes_say_whose_they_are_and_who_measured():

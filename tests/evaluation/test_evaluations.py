@@ -53,6 +53,37 @@ def test_real_pictures_score_as_their_floor_and_noise_scores_worse(real, others)
     assert (score.samples, floor.samples) == (60, 60)
 
 
+def test_the_floor_is_of_real_pictures_whatever_was_drawn(real, others):
+    floors = [
+        evaluate(drawn, real, protocol=asked("kernel", "drift"), looking=LOOKING)
+        for drawn in (replace(others, images=others.images), noisy(others))
+    ]
+    one, other = ([m.floor for m in found.evaluation.scores] for found in floors)
+    assert one == other and None not in one
+
+
+def test_a_score_that_depends_on_the_number_has_a_floor_of_that_number_alone(real, others):
+    def found(n):
+        return evaluate(
+            others,
+            real.some(150, seed=0),
+            protocol=asked("manifold", "kernel", n=n),
+            looking=LOOKING,
+        ).evaluation
+
+    few, many = found(60), found(100)
+    assert {m.floor.samples for m in few.scores} == {60}
+    assert [m.floor is None for m in many.scores] == [True] * 4 + [False]
+    assert not any("have no floor" in note for note in few.notes)
+    assert any("since 100 are scored, and there are 75 real ones" in note for note in many.notes)
+
+
+def test_what_a_model_was_trained_on_is_on_the_card(real, others):
+    found = evaluate(others, real, protocol=asked("kernel"), looking=LOOKING, train=real)
+    assert found.evaluation.card.train_hash == real.fingerprint
+    assert found.evaluation.card.metrics == ("kernel",)
+
+
 def test_the_card_says_what_was_measured(real, others):
     drawing = Drawing(images=64, sampler="ddim", steps=5, guidance="none", ema="ema-0.999")
     found = evaluate(
@@ -150,7 +181,8 @@ def test_pictures_are_ranked_from_typical_to_strange(real, others):
 
 
 def test_saved_statistics_serve_frechet_distances_and_nothing_else(real, others):
-    sight = LOOKING.at(real, "wavelets")
+    many = PictureSet.of("many", real.images.repeat(2, 1, 1, 1))
+    sight = LOOKING.at(many, "wavelets")
     statistics = reference_of(sight, resize=Wavelets().resize, fingerprint="ab" * 32)
     drawn = noisy(replace(others, images=others.images.repeat(4, 1, 1, 1)))
     protocol = asked("frechet", "kernel", "drift", n=400)
@@ -158,11 +190,15 @@ def test_saved_statistics_serve_frechet_distances_and_nothing_else(real, others)
     evaluation = found.evaluation
     (measured,) = evaluation.scores
     assert measured.score.name == "Frechet distance wavelets-1" and measured.floor is None
-    assert (evaluation.card.reference, evaluation.card.reals) == ("toy.npz", 300)
+    assert (evaluation.card.reference, evaluation.card.reals) == ("toy.npz", 600)
     assert [note.split(":")[0] for note in evaluation.notes] == [
         "Left out drift",
         "Left out kernel",
     ]
+    of_others = replace(statistics, gaussian=replace(statistics.gaussian, n=None))
+    told = evaluate(drawn, of_others, name="toy.npz", protocol=protocol, looking=LOOKING)
+    assert any("does not tell of how many pictures" in note for note in told.evaluation.notes)
+    assert told.evaluation.scores[0].score.error < measured.score.error
     foreign = replace(statistics, space="faces-1")
     with pytest.raises(DataError, match='made in the feature space "faces-1"'):
         evaluate(drawn, foreign, name="toy.npz", protocol=protocol, looking=LOOKING)

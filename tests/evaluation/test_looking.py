@@ -1,3 +1,6 @@
+import itertools
+import os
+import time
 from dataclasses import dataclass, field
 
 import pytest
@@ -8,6 +11,7 @@ from kao.evaluation import PictureSet, look
 from kao.evaluation.cache import load, place
 from kao.machine import device
 from kao.metrics import Wavelets
+from kao.metrics.spaces.faces import Faces
 from kao.processes import join
 
 
@@ -82,6 +86,33 @@ def test_a_damaged_cache_file_is_made_again(damage):
     again = look(drawn, space)
     assert torch.equal(first.features, again.features)
     assert load(drawn, space) is not None
+
+
+def test_other_numbers_under_one_name_are_another_file():
+    drawn = PictureSet.of("a", pictures(4))
+    for opened in (Faces, Wavelets):
+        changed = opened()
+        first = next(itertools.chain(changed.parameters(), changed.buffers()))
+        with torch.no_grad():
+            first.mul_(2)
+        assert place(drawn, opened()) == place(drawn, opened())
+        assert place(drawn, changed) != place(drawn, opened())
+
+
+def test_what_was_not_read_for_long_goes_first(monkeypatch):
+    sets = [PictureSet.of("a", pictures(4, seed=seed)) for seed in range(4)]
+    files = [place(one, Means()) for one in sets]
+    for age, one in zip((30, 20, 10), sets, strict=False):
+        look(one, Means())
+        then = time.time() - age
+        os.utime(place(one, Means()), (then, then))
+    load(sets[0], Means())  # the oldest is read again
+    monkeypatch.setattr("kao.evaluation.cache.LIMIT", 3 * files[0].stat().st_size)
+    look(sets[3], Means())
+    assert [file.exists() for file in files] == [True, False, True, True]
+    monkeypatch.setattr("kao.evaluation.cache.LIMIT", 0)
+    look(PictureSet.of("a", pictures(4, seed=9)), Means())
+    assert not any(file.exists() for file in files)
 
 
 def test_what_will_not_come_again_is_not_kept():

@@ -55,6 +55,20 @@ def test_with_a_size_pictures_are_prepared_as_for_training(tmp_path):
     found = open_pictures(folder, size=8)
     prepared = prepare(open_source(str(folder), size=8), size=8)
     assert torch.equal(found.images, torch.from_numpy(np.array(prepared.images)))
+    assert (found.brought, found.enlarged) == ("resized from 24 x 24 pixels", 0)
+    assert open_pictures(folder, size=24).brought == ""
+
+
+def test_enlarged_pictures_are_counted_and_told_of(tmp_path):
+    found = open_pictures(write(tmp_path / "faces", noise(4)), size=24)
+    assert (found.enlarged, found.brought) == (4, "resized from 8 x 8 pixels")
+    assert "4 of 4 pictures were smaller than 24 pixels and are enlarged" in found.notes[0]
+
+
+def test_all_of_a_set_is_the_set_itself_and_not_a_copy():
+    pictures = PictureSet.of("one", torch.from_numpy(noise(4)).permute(0, 3, 1, 2))
+    assert pictures.take(torch.arange(4)) is pictures
+    assert pictures.take(torch.tensor([1, 0, 2, 3])) is not pictures
 
 
 def test_a_fingerprint_tells_other_pixels_apart(tmp_path):
@@ -94,7 +108,7 @@ def test_samples_saved_as_jpeg_are_told_of(tmp_path):
 def test_a_corrupt_sample_is_refused_and_a_corrupt_real_picture_told_of(tmp_path):
     folder = write(tmp_path / "drawn", noise(4))
     (folder / "0002.png").write_bytes((folder / "0002.png").read_bytes()[:60])
-    with pytest.raises(DataError, match=r"0002\.png is truncated or damaged"):
+    with pytest.raises(DataError, match=r"Of .*drawn, 0002\.png is truncated or damaged"):
         open_pictures(folder)
     found = open_pictures(folder, size=8)
     assert len(found) == 3

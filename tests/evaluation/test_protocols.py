@@ -4,7 +4,8 @@ import torch
 from kao.diffusion import DDIM, Ancestral, Heun
 from kao.errors import ConfigError
 from kao.evaluation import PROTOCOLS, Parts, PictureSet, Plan, overlap, protocol_of
-from kao.evaluation.planning import check_defined, check_names
+from kao.evaluation.opening import open_spaces
+from kao.evaluation.planning import asked_protocol, check_defined, check_names
 from kao.metrics import METRICS, SPACES
 
 
@@ -60,6 +61,27 @@ def test_a_metric_is_measured_in_each_space_that_it_is_defined_in():
     assert plan.spaces == ("faces", "wavelets", "inception")
 
 
+def test_what_a_user_asks_for_becomes_a_protocol():
+    asked = asked_protocol(
+        "ddim-table", n=9, steps=3, sampler="heun", metrics=["kid"], features=["inception"]
+    )
+    assert asked.name == "ddim-table+n9+heun+steps3"
+    assert (asked.metrics, asked.features) == (("kid",), ("inception",))
+    with pytest.raises(ConfigError, match=r'no sampler "huen" \(did you mean "heun"\?\)'):
+        asked_protocol("ddim-table", sampler="huen")
+
+
+def test_spaces_are_opened_as_the_protocol_resizes(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "kao.evaluation.opening.open_space",
+        lambda name, *, resize, **others: asked.append((name, resize)),
+    )
+    for name in ("ddpm-50k", "clean-fid"):
+        open_spaces(protocol_of(name))
+    assert asked == [("inception", "legacy"), ("inception", "clean")]
+
+
 def test_unknown_names_are_refused_with_the_nearest():
     with pytest.raises(ConfigError, match=r'no protocol "ddpm50k" \(did you mean "ddpm-50k"\?\)'):
         protocol_of("ddpm50k")
@@ -79,6 +101,7 @@ def test_where_there_are_enough_real_pictures_some_are_kept_out_of_the_reference
     real = numbered(50)
     parts = Parts.of(real, protocol_of("small-data"), n=20, seed=0)
     assert (len(parts.reference), len(parts.fresh)) == (30, 20)
+    assert parts.fingerprint == parts.pictures.take(parts.reference).fingerprint
     assert parts.beside is parts.reference
     kept = [parts.pictures.take(part) for part in (parts.reference, parts.fresh)]
     assert not overlap(*kept).any()

@@ -2,9 +2,12 @@ import math
 import random
 
 import pytest
+import torch
+from scipy.stats import t as student
 
+from kao.evaluation.by_heart import Losses
 from kao.evaluation.numbers import number, rounded, signed
-from kao.evaluation.trends import Point, change, over_trend
+from kao.evaluation.trends import Point, change, over_trend, widening
 from kao.evaluation.verdict import Forecast, judge
 
 IMAGES = 120_000
@@ -65,6 +68,55 @@ def run(
     return sorted(events, key=lambda event: event["images"])
 
 
+def paired(curve, *, seed, shared=0.95, wander=0.0, memory=0.0, points=12, told=True):
+    """The scores of a run whose pictures come from the same noise each time.
+
+    A score is the curve, the mean of 64 pictures' own noise (which makes a standard error of 0.03
+    and of which a share stays from score to score), and what the run wanders.
+
+    Args:
+        curve: Of images.
+        seed: Of all noise.
+        shared: The part of the pictures' variance that stays.
+        wander: Standard deviation of what all pictures of a score have in common.
+        memory: Correlation of that from score to score.
+        points: How many scores.
+        told: Whether the influences of the pictures are.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    common, own = (torch.randn(n, 64, generator=generator) * 0.24 for n in (1, points))
+    noise = shared**0.5 * common + (1 - shared) ** 0.5 * own
+    influences = (noise - noise.mean(1, keepdim=True)) / (64 * 63) ** 0.5
+    steps, off, events = torch.randn(points, generator=generator).tolist(), 0.0, []
+    for k in range(points):
+        off = (
+            wander * steps[k]
+            if k == 0
+            else memory * off + wander * steps[k] * (1 - memory**2) ** 0.5
+        )
+        x = IMAGES * (k + 1) // points
+        value = curve(x) + float(noise[k].mean()) + off
+        events.append(
+            {
+                "event": "evaluation",
+                "images": x,
+                "measure": "kernel distance",
+                "score": {"value": value, "own_error": float(influences[k].norm())},
+                "influences": influences[k].tolist() if told else None,
+            }
+        )
+    return events
+
+
+def states(curve, *, runs, **how):
+    return [judge(paired(curve, seed=seed, **how)).state for seed in range(runs)]
+
+
+def quick_learning(x):
+    """A quarter better over the second half of the run."""
+    return 0.01 + 50 / (x + 5_000) ** 0.5
+
+
 def learning(x):
     """A score that falls for ever, ever more slowly."""
     return 0.02 + 20 / x**0.5
@@ -93,10 +145,40 @@ def test_a_run_whose_score_stays_where_it_is_and_is_known_well_is_flat():
     assert verdict.state == "flat"
 
 
-def test_a_score_that_cannot_be_told_from_that_of_real_pictures_is_flat():
-    verdict = judge(run(score=lambda x: 0.001, error=0.002, seed=2))
+def near_the_floor(curve, **how):
+    """Scores whose error of 0.03 is as large as they are, or larger."""
+    return judge(paired(curve, seed=2, shared=0.999, **how))
+
+
+def test_a_score_that_cannot_be_told_from_that_of_real_pictures_is_flat_where_it_stays():
+    verdict = near_the_floor(lambda x: 0.001)
     assert verdict.state == "flat"
     assert "can hardly be told from that of real pictures" in verdict.sentence
+
+
+def test_a_score_near_that_of_real_pictures_improves_where_its_fall_is_surer_than_itself():
+    assert near_the_floor(lambda x: 0.1 - 0.065 * x / IMAGES).state == "improving"
+
+
+def test_a_score_near_that_of_real_pictures_is_not_flat_where_no_change_could_be_seen():
+    assert judge(run(score=lambda x: 0.001, error=0.002, seed=2)).state == "unknown"
+
+
+def test_a_score_that_rises_beyond_its_error_is_worsening():
+    verdict = judge(run(score=lambda x: 0.1 + 0.24 * x / IMAGES, error=0.01))
+    assert verdict.state == "worsening"
+    assert verdict.sentence.startswith("Growing worse: by a line through the last 7 scores, the ")
+    assert verdict.forecast is None
+
+
+def test_four_scores_at_one_moment_are_one():
+    events = [{**event, "images": IMAGES} for event in run(points=4)]
+    assert "1 score is too few" in judge(events).sentence
+
+
+def test_scores_of_before_the_first_image_do_not_count():
+    events = [{**e, "images": 0} for e in run(points=4) if e["event"] == "evaluation"]
+    assert judge(events).state == "unknown"
 
 
 def test_errors_that_could_hide_what_matters_leave_it_open():
@@ -121,6 +203,50 @@ def test_one_band_alone_can_give_it_away():
     assert "at log-snr 0..2 has risen by 5" in judge(events).sentence
 
 
+def test_a_loss_that_rises_while_the_score_falls_is_said_with_the_score():
+    verdict = judge(run(score=learning, held=memorising, train=falling))
+    assert (verdict.state, verdict.improves) == ("overfitting", True)
+    assert "The score improves all the same: by a line through" in verdict.sentence
+    still = judge(run(score=lambda x: 0.1, held=memorising, train=falling))
+    assert (still.state, still.improves) == ("overfitting", False)
+
+
+def test_a_training_loss_that_rises_by_less_than_half_is_not_said_to_stay():
+    verdict = judge(run(held=memorising, train=lambda x: 0.9 * (0.2 + 0.4 * (memorising(x) - 0.2))))
+    assert "and that of training pictures by less than half of it" in verdict.sentence
+    verdict = judge(run(held=memorising, train=falling))
+    assert "and that of training pictures has not" in verdict.sentence
+
+
+def taken_up(events, **changes):
+    """A run that was taken up at a third of its length."""
+    first = {"event": "start", "images": 0, "precision": "fp32", "rate": 1e-3}
+    again = {**first, "images": IMAGES // 3, **changes}
+    at = next(i for i, event in enumerate(events) if event["images"] > IMAGES // 3)
+    return [first, *events[:at], again, *events[at:]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [({}, "overfitting"), ({"rate": 1e-2}, "flat"), ({"precision": "bf16"}, "flat")],
+)
+def test_a_loss_that_jumps_with_the_rate_or_the_precision_is_no_sign(changes, state):
+    def jumps(x):
+        return 0.2 + 0.02 * (x > IMAGES / 3)
+
+    assert judge(taken_up(run(held=jumps, train=falling), **changes)).state == state
+
+
+def test_losses_at_any_distances_have_no_noise_on_a_line():
+    moments = [float(x) for x in (1, 2, 3, 4, 14, 24, 25, 26, 60)]
+    line = Losses(moments, [5 - 0.01 * x for x in moments], moments, moments)
+    assert line.noise == pytest.approx(0, abs=1e-9)
+    lots = random.Random(0)
+    moments = [float(x) for k in range(300) for x in (20 * k + 1, 20 * k + 4)]
+    noisy = Losses(moments, [lots.gauss(0, 1) for _ in moments], moments, moments)
+    assert noisy.noise * noisy.window**0.5 == pytest.approx(1, rel=0.1)
+
+
 def test_losses_that_rise_together_are_not_learned_by_heart():
     assert judge(run(held=memorising, train=memorising)).state != "overfitting"
 
@@ -132,8 +258,23 @@ def test_a_gap_within_its_error_is_no_reason():
 def test_copies_beyond_chance_are_overfitting_and_a_few_are_not():
     assert judge(run(copies=lambda x: (0.02, 0.01))).state != "overfitting"
     verdict = judge(run(score=learning, copies=lambda x: (0.3, 0.2)))
-    assert verdict.state == "overfitting"
+    assert (verdict.state, verdict.improves) == ("overfitting", False)
     assert "30 % of the drawn pictures are copies" in verdict.sentence
+
+
+def test_copies_in_one_score_alone_are_no_reason():
+    def once(x):
+        return (0.3, 0.2) if x == IMAGES else (0.02, 0.01)
+
+    assert judge(run(copies=once)).state != "overfitting"
+
+
+@pytest.mark.parametrize("broken", [None, {}, {"value": None, "low": 0.2}, {"low": None}, "much"])
+def test_copies_that_are_no_numbers_are_passed_over(broken):
+    events = [
+        {**event, "copies": broken} if event["event"] == "evaluation" else event for event in run()
+    ]
+    assert judge(events).state == "flat"
 
 
 @pytest.mark.parametrize("points", [0, 1, 3])
@@ -157,6 +298,13 @@ def test_figures_that_are_no_numbers_are_passed_over():
     events = run(score=learning)
     broken = [{**event, "score": {"value": None}, "held": None} for event in events[-3:]]
     assert judge([*events, *broken]).state == "improving"
+
+
+def test_scores_drawn_in_another_way_do_not_count():
+    before = [{**event, "digest": "00000000"} for event in run(score=learning)]
+    after = run(score=learning, points=3)
+    after = [{**e, "images": e["images"] + IMAGES, "digest": "11111111"} for e in after]
+    assert "3 scores are too few" in judge([*before, *after]).sentence
 
 
 def test_scores_of_another_measure_do_not_count():
@@ -199,6 +347,85 @@ def test_runs_that_learn_by_heart_are_nearly_always_seen():
         for seed in range(50)
     ]
     assert told.count("overfitting") >= 48
+
+
+# --- scores that share their noise --------------------------------------------------------------
+
+
+def test_an_improvement_well_below_the_error_of_each_score_is_seen_where_they_share_their_noise():
+    assert states(quick_learning, runs=60).count("improving") >= 45
+    assert states(quick_learning, runs=60, told=False).count("improving") <= 3
+
+
+def test_a_change_of_the_picture_noise_alone_is_known_as_well_as_the_share_that_does_not_stay():
+    events = paired(lambda x: 0.1, seed=0)
+    points = [Point(e["images"], e["score"]["value"], 0.03, tuple(e["influences"])) for e in events]
+    alone = [point._replace(influences=()) for point in points]
+    span = points[0].images, points[-1].images
+    assert change(points, *span).noise == pytest.approx(
+        0.05**0.5 * change(alone, *span).noise, rel=0.25
+    )
+
+
+@pytest.mark.parametrize("points", [4, 12])
+@pytest.mark.parametrize(
+    ("shared", "wander", "memory"),
+    [(0.0, 0.0, 0.0), (0.95, 0.0, 0.0), (0.95, 0.005, 0.0), (1.0, 0.01, 0.5), (0.95, 0.02, 0.5)],
+)
+def test_a_run_that_stays_where_it_is_is_seldom_called_improving(points, shared, wander, memory):
+    told = states(
+        lambda x: 0.2, runs=200, points=points, shared=shared, wander=wander, memory=memory
+    )
+    assert told.count("improving") <= 10
+
+
+def test_a_curve_that_bends_is_known_no_worse_than_from_independent_errors():
+    shared = (0.06, -0.08)
+    points = [Point(2.0**k, 1 / 2**k, 0.1, shared) for k in range(4)]
+    alone = [point._replace(influences=()) for point in points]
+    assert change(points, 1, 8).noise < 1e-12
+    assert 0.01 < change(points, 1, 8).error <= change(alone, 1, 8).error
+
+
+def test_a_run_that_stays_where_it_is_is_called_flat_where_its_scores_share_their_noise():
+    assert states(lambda x: 0.2, runs=60, shared=0.98).count("flat") >= 50
+
+
+def test_where_the_run_wanders_and_not_its_pictures_more_of_these_are_not_advised():
+    said = [judge(paired(lambda x: 0.2, seed=s, shared=0.999, wander=0.03)) for s in range(9)]
+    unknown = [verdict.sentence for verdict in said if verdict.state == "unknown"]
+    assert unknown
+    assert all(sentence.endswith("More scores will tell.") for sentence in unknown)
+
+
+def test_scores_of_more_pictures_share_the_noise_of_the_first_ones():
+    points = [
+        Point(10, 1.0, 0.1, (0.06, -0.08)),
+        Point(20, 1.0, 0.1, (0.06, -0.08, 0.0)),
+        Point(40, 1.0, 0.1, (0.06, -0.08, 0.02)),
+    ]
+    # The line's ends are -1/2 and +1/2 of the outer two: the third picture is in one of them.
+    assert change(points, 10, 40).error == pytest.approx(0.02)
+
+
+def test_forecasts_from_shared_noise_hold_what_comes_as_often_as_they_say():
+    truth = learning(2 * IMAGES) - learning(IMAGES)
+    made = [judge(paired(learning, seed=seed)).forecast for seed in range(60)]
+    inside = [f for f in made if f and abs(f.change - truth) <= 1.96 * f.error]
+    assert len(inside) >= 54
+    alone = [judge(paired(learning, seed=seed, told=False)).forecast for seed in range(60)]
+    assert sum(f.error for f in made) < sum(f.error for f in alone) / 2
+
+
+@pytest.mark.parametrize("broken", [None, "1, 2", [0.1, None], [0.1, math.nan], {"a": 0.1}])
+def test_influences_that_are_no_numbers_are_passed_over(broken):
+    events = [{**event, "influences": broken} for event in paired(quick_learning, seed=0)]
+    assert judge(events) == judge(paired(quick_learning, seed=0, told=False))
+
+
+@pytest.mark.parametrize("free", [2, 3, 4, 8, 30])
+def test_intervals_of_few_points_are_wider_as_students_distribution_says(free):
+    assert widening(free) == pytest.approx(student.ppf(0.975, free) / 1.959964, rel=0.01)
 
 
 # --- forecasts ----------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ def scores(*values, error=0.1):
 
 def test_drift_is_the_difference_of_channel_means():
     real, drawn = pictures(30), pictures(20, seed=1, offset=(12, 0, -5))
-    found = channel_drift(real, drawn)
+    found = channel_drift(real=real, drawn=drawn)
     expected = drawn.double().mean((0, 2, 3)) - real.double().mean((0, 2, 3))
     assert [s.value for s in found] == pytest.approx(expected.tolist())
     assert [s.name for s in found] == ["red drift", "green drift", "blue drift"]
@@ -32,7 +32,7 @@ def test_drift_is_the_difference_of_channel_means():
 
 def test_a_set_agrees_with_itself():
     real = pictures(30)
-    assert [s.value for s in channel_drift(real, real)] == [0, 0, 0]
+    assert [s.value for s in channel_drift(real=real, drawn=real)] == [0, 0, 0]
 
 
 def test_intervals_of_drift_cover():
@@ -42,7 +42,8 @@ def test_intervals_of_drift_cover():
         for trial in range(200)
         for score, true in zip(
             channel_drift(
-                pictures(60, seed=2 * trial), pictures(40, seed=2 * trial + 1, offset=offset)
+                real=pictures(60, seed=2 * trial),
+                drawn=pictures(40, seed=2 * trial + 1, offset=offset),
             ),
             offset,
             strict=True,
@@ -53,9 +54,17 @@ def test_intervals_of_drift_cover():
 
 def test_the_error_falls_with_more_drawn_pictures_and_the_rest_is_of_the_real_ones():
     real = pictures(50)
-    few, many = (channel_drift(real, pictures(n, seed=1))[0] for n in (50, 800))
+    few, many = (channel_drift(real=real, drawn=pictures(n, seed=1))[0] for n in (50, 800))
     assert many.own < few.own / 3
     assert many.error > few.error / 2
+
+
+def test_the_error_is_that_of_two_means_of_pictures():
+    real, drawn = pictures(30, spread=40), pictures(20, seed=1, spread=5)
+    theirs, ours = (x.double().mean((2, 3)).var(0) / len(x) for x in (real, drawn))
+    found = channel_drift(real=real, drawn=drawn)
+    assert [s.own for s in found] == pytest.approx(ours.sqrt().tolist())
+    assert [s.error for s in found] == pytest.approx((ours + theirs).sqrt().tolist())
 
 
 @pytest.mark.parametrize(
@@ -80,11 +89,19 @@ def test_what_chance_may_have_made_has_no_name():
     assert "Colours agree" in drift_sentence(scores(0.2, 0.2, 0.2, error=0.01))
 
 
+def test_a_cast_is_no_surer_than_the_channels_that_it_is_held_against():
+    errors = (0.1, 6.0, 6.0)
+    found = tuple(Score("drift", v, e, 100) for v, e in zip((8, 0, 0), errors, strict=True))
+    assert "Colours agree" in drift_sentence(found)
+
+
 def test_a_cast_of_drawn_pictures_is_told_and_chance_rarely():
-    cast = channel_drift(pictures(200), pictures(200, seed=1, offset=(10, -5, -5)))
+    cast = channel_drift(real=pictures(200), drawn=pictures(200, seed=1, offset=(10, -5, -5)))
     assert "too red" in drift_sentence(cast)
     plain = [
-        drift_sentence(channel_drift(pictures(60, seed=2 * t), pictures(60, seed=2 * t + 1)))
+        drift_sentence(
+            channel_drift(real=pictures(60, seed=2 * t), drawn=pictures(60, seed=2 * t + 1))
+        )
         for t in range(100)
     ]
     assert sum("agree" not in sentence for sentence in plain) <= 10
@@ -92,4 +109,4 @@ def test_a_cast_of_drawn_pictures_is_told_and_chance_rarely():
 
 def test_one_picture_has_no_error_and_is_refused():
     with pytest.raises(DataError, match="1 drawn pictures are too few"):
-        channel_drift(pictures(5), pictures(1))
+        channel_drift(real=pictures(5), drawn=pictures(1))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from kao.metrics import METRICS, Sight, frechet_distance
+from kao.metrics import METRICS, Reference, Sight, frechet_distance
 from kao.metrics.scores import Z95
 
 TRIALS = 200
@@ -87,10 +87,40 @@ def test_the_interval_of_kid_covers_its_closed_form(width, n, m):
     assert 0.90 <= covered(scores("kid", pair, n, m), polynomial_mmd(pair)) <= 0.97
 
 
-@pytest.mark.parametrize("metric", ["fid_infinity", "kid"])
-def test_where_both_are_of_one_distribution_the_interval_covers_zero(metric):
-    pair = Pair(16, turn=0, shift=0)
-    assert covered(scores(metric, pair, 400, 800), 0.0) >= 0.90
+@pytest.mark.parametrize(("metric", "widest"), [("fid", 1.3), ("fid_infinity", 1.3), ("kid", 1.65)])
+def test_where_both_are_of_one_distribution_intervals_are_too_wide_rather_than_too_narrow(
+    metric, widest
+):
+    found = scores(metric, Pair(16, turn=0, shift=0), 400, 800)
+    values = torch.tensor([score.value for score in found])
+    errors = torch.tensor([score.error for score in found]).square().mean().sqrt()
+    truth = float(values.mean()) if metric == "fid" else 0.0
+    assert covered(found, truth) >= 0.93
+    assert 0.95 < float(errors / values.std()) < widest
+
+
+@pytest.mark.parametrize("apart", [0.2, 0.0])
+def test_fid_infinity_of_few_pictures_is_off_by_little_more_than_half_its_error_at_most(apart):
+    """At n of 2.3 times the dimension, where the interval covers somewhat less than it says."""
+    pair = Pair(32, turn=apart, shift=apart)
+    found = scores("fid_infinity", pair, 74, 320)
+    values = torch.tensor([score.value for score in found])
+    errors = torch.tensor([score.error for score in found]).square().mean().sqrt()
+    assert abs(values.mean() - pair.distance) < 0.6 * errors
+    assert 0.9 < float(errors / values.std()) < 1.15
+    assert 0.86 <= covered(found, pair.distance) <= 0.97
+
+
+@pytest.mark.parametrize("metric", ["fid", "fid_infinity"])
+def test_intervals_against_statistics_of_known_number_hold_the_sampling_of_both(metric):
+    pair, found = Pair(16), []
+    for k in range(TRIALS):
+        real, drawn = pair.sights(400, 400, 10 + k)
+        found += METRICS[metric](Reference(real.gaussian), drawn)
+    expected = sum(score.value for score in found) / TRIALS
+    truth = expected if metric == "fid" else pair.distance
+    assert 0.90 <= covered(found, truth) <= 0.97
+    assert all(score.error > 1.2 * score.own for score in found)
 
 
 def test_the_error_of_drawn_pictures_alone_is_how_much_they_vary_against_fixed_real_ones():

@@ -100,6 +100,16 @@ def test_the_interval_of_lpips_diversity_covers():
     assert 0.91 <= covered <= 0.98
 
 
+@pytest.mark.parametrize("size", [4, 128, 512])
+def test_the_larger_pictures_are_the_fewer_are_looked_at_at_a_time(size):
+    images = pictures(12).repeat_interleave(size // 4, 2).repeat_interleave(size // 4, 3)
+    lpips = Corner()
+    score = lpips_diversity(images, lpips)
+    assert score.value == pytest.approx(lpips_diversity(pictures(12), Corner()).value)
+    most = max(len(call) for call in lpips.calls)
+    assert most == {4: 6, 128: 4, 512: 1}[size]
+
+
 def test_pairs_are_a_function_of_the_seed():
     images = pictures(50)
     values = [lpips_diversity(images, Corner(), pairs=10, seed=s).value for s in (0, 0, 1)]

@@ -108,7 +108,7 @@ class Ranked:
         distances = [lambda features: self.kernel(features).value]
         # Between so few pictures a Frechet distance is mostly its bias, and a blend lowers that.
         if kind != "two faces blended":
-            distances.append(lambda features: features_distance(features, self.gaussian))
+            distances.append(lambda features: features_distance(drawn=features, real=self.gaussian))
         for distance in distances:
             values = [distance(features) for features in (self.whole, *damaged)]
             assert values == sorted(set(values))

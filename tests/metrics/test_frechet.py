@@ -104,14 +104,14 @@ def test_the_form_for_few_pictures_gives_the_same(n):
     x, y = drawn_and_real(n, 90, 12)
     real = Gaussian(*moments(y))
     cov = torch.cov(x.double().T)
-    expected = gaussian_distance(Gaussian(x.double().mean(0), cov), real)
-    assert features_distance(x, real) == pytest.approx(expected, rel=1e-7)
+    expected = gaussian_distance(drawn=Gaussian(x.double().mean(0), cov), real=real)
+    assert features_distance(drawn=x, real=real) == pytest.approx(expected, rel=1e-7)
 
 
 def test_gaussians_of_different_widths_are_refused():
     one, other = Gaussian(*moments(normal(9, 3, seed=0))), Gaussian(*moments(normal(9, 4, seed=0)))
     with pytest.raises(DataError, match=r"^Features of 3 numbers \(drawn\).* of 4 \(real\)"):
-        gaussian_distance(one, other)
+        gaussian_distance(drawn=one, real=other)
 
 
 # --- moments in batches -------------------------------------------------------------------------
@@ -149,11 +149,15 @@ def test_moments_of_two_networks_do_not_mix():
 
 
 def test_too_few_or_broken_features_have_no_moments():
-    with pytest.raises(DataError, match=r"^2 pictures are too few for a covariance; expected 3"):
+    with pytest.raises(
+        DataError, match=r"^2 pictures are too few for a covariance; expected 3 .*: give"
+    ):
         moments(normal(2, 3, seed=0))
     broken = normal(9, 3, seed=0)
     broken[4, 1] = torch.inf
-    with pytest.raises(DataError, match=r"^Some of 9 pictures have features that are not finite"):
+    with pytest.raises(
+        DataError, match=r"^1 of 9 pictures have features that are not finite.*: look"
+    ):
         moments(broken)
 
 
@@ -164,10 +168,15 @@ def sights(n, m, width, seed=0):
     return tuple(Sight("inception-test", part) for part in drawn_and_real(n, m, width, seed=seed))
 
 
+def alone(sight):
+    """Mean and covariance, and not of how many pictures."""
+    return Gaussian(sight.gaussian.mean, sight.gaussian.cov)
+
+
 def test_the_error_is_that_of_pictures_left_out_one_by_one():
     """Of many pictures, so that what the jackknife counts twice is small."""
     drawn, real = sights(400, 500, 3)
-    score = frechet_score(drawn, real.gaussian, seen=real.features, name="FID")
+    score = frechet_score(real=real, drawn=drawn, name="FID")
 
     def without(sight, i):
         return Sight(sight.space, torch.cat([sight.features[:i], sight.features[i + 1 :]])).gaussian
@@ -176,16 +185,20 @@ def test_the_error_is_that_of_pictures_left_out_one_by_one():
         values = torch.tensor(values, dtype=torch.float64)
         return (len(values) - 1) / len(values) * (values - values.mean()).square().sum()
 
-    own = variance([gaussian_distance(without(drawn, i), real.gaussian) for i in range(400)])
-    rest = variance([gaussian_distance(drawn.gaussian, without(real, i)) for i in range(500)])
+    own = variance(
+        [gaussian_distance(drawn=without(drawn, i), real=real.gaussian) for i in range(400)]
+    )
+    rest = variance(
+        [gaussian_distance(drawn=drawn.gaussian, real=without(real, i)) for i in range(500)]
+    )
     assert score.own_error == pytest.approx(float(own.sqrt()), rel=0.03)
     assert score.error == pytest.approx(float((own + rest).sqrt()), rel=0.03)
 
 
 def test_a_reference_without_features_counts_as_given():
     drawn, real = sights(60, 90, 4)
-    known = frechet_score(drawn, real.gaussian, seen=real.features, name="FID")
-    given = frechet_score(drawn, real.gaussian, seen=None, name="FID")
+    known = frechet_score(real=real, drawn=drawn, name="FID")
+    given = frechet_score(real=alone(real), drawn=drawn, name="FID")
     assert given.value == known.value
     assert given.error == given.own_error == known.own_error < known.error
 
@@ -193,8 +206,8 @@ def test_a_reference_without_features_counts_as_given():
 def test_fid_rises_as_pictures_get_fewer_and_fid_infinity_does_not():
     def means(n):
         pairs = [sights(n, n, 16, seed=100 * k) for k in range(1, 41)]
-        fid = [frechet_score(d, r.gaussian, seen=None, name="FID").value for d, r in pairs]
-        infinity = [frechet_infinity(d, r, name="FID infinity").value for d, r in pairs]
+        fid = [frechet_score(real=r, drawn=d, name="FID").value for d, r in pairs]
+        infinity = [frechet_infinity(real=r, drawn=d, name="FID infinity").value for d, r in pairs]
         return torch.tensor(fid), torch.tensor(infinity)
 
     # Each pair of sets has a mixture of its own, the same for both numbers of pictures.
@@ -204,32 +217,149 @@ def test_fid_rises_as_pictures_get_fewer_and_fid_infinity_does_not():
     assert abs(apart.mean()) < 3 * apart.std() / 40**0.5
 
 
-def test_the_bias_of_a_reference_without_features_stays():
+def test_the_bias_of_a_reference_of_unknown_number_stays_and_is_named():
     drawn, real = sights(400, 40, 8)
-    given = frechet_infinity(drawn, real.gaussian, name="FID infinity")
-    known = frechet_infinity(drawn, real, name="FID infinity")
+    given = frechet_infinity(real=alone(real), drawn=drawn, name="FID infinity")
+    known = frechet_infinity(real=real, drawn=drawn, name="FID infinity")
     assert given.value > known.value
     assert given.error < known.error
+    assert given.name == "FID infinity (the reference's own bias stays)"
+    assert known.name == "FID infinity"
+
+
+@pytest.mark.parametrize("score", [frechet_score, frechet_infinity])
+def test_statistics_of_known_number_are_taken_as_those_of_normal_pictures(score):
+    """These are normal, so the features themselves say the same but for their own scatter."""
+    drawn, real = sights(3000, 1000, 4)
+    whole = score(real=real, drawn=drawn, name="")
+    given = score(real=real.gaussian, drawn=drawn, name="")
+    counted = score(real=alone(real), drawn=drawn, name="")
+    own = counted.own_error
+    assert whole.error**2 - own**2 > 0.5 * own**2  # the real pictures' part is no trifle
+    assert given.error**2 - own**2 == pytest.approx(whole.error**2 - own**2, rel=0.15)
+    assert given.name == whole.name
+    if score is frechet_infinity:
+        assert counted.value - given.value == pytest.approx(counted.value - whole.value, rel=0.3)
+
+
+def test_the_bias_of_statistics_of_known_number_is_removed():
+    """On average over references; each is of few pictures, and counts for more than the drawn."""
+    drawn, real = sights(600, 60_000, 6)
+    many = frechet_infinity(real=real, drawn=drawn, name="").value
+    few = [
+        frechet_infinity(real=Sight("inception-test", x).gaussian, drawn=drawn, name="").value
+        for x in normal(200, 60, 6, seed=7).float()
+    ]
+    few = torch.tensor(few)
+    assert abs(few.mean() - many) < 3 * few.std() / 200**0.5
 
 
 def test_a_feature_that_never_changes_is_harmless_to_errors():
     x, y = drawn_and_real(60, 90, 4)
     flat = [torch.cat([part, torch.full((len(part), 1), 0.7)], dim=1) for part in (x, y)]
     drawn, real = (Sight("inception-test", part) for part in flat)
-    score = frechet_score(drawn, real.gaussian, seen=real.features, name="FID")
+    score = frechet_score(real=real, drawn=drawn, name="FID")
     drawn, real = (Sight("inception-test", part) for part in (x, y))
-    plain = frechet_score(drawn, real.gaussian, seen=real.features, name="FID")
+    plain = frechet_score(real=real, drawn=drawn, name="FID")
     assert score.value == pytest.approx(plain.value, rel=1e-6)
     assert score.error == pytest.approx(plain.error, rel=1e-6)
 
 
-def test_no_more_pictures_than_dimensions_are_refused():
-    drawn, real = sights(12, 90, 12)
-    with pytest.raises(DataError, match=r'^FID of 12 pictures in 12 .* singular .* use "kid"'):
-        frechet_score(drawn, real.gaussian, seen=None, name="FID")
-    drawn, real = sights(25, 90, 12)
-    with pytest.raises(DataError, match=r'^FID infinity of 25 .* use "kid".* or 26 pictures'):
-        frechet_infinity(drawn, real, name="FID infinity")
-    drawn, real = sights(26, 25, 12)
-    with pytest.raises(DataError, match=r"^FID infinity \(real\) of 25 pictures in 12"):
-        frechet_infinity(drawn, real, name="FID infinity")
+@pytest.mark.parametrize("whose", ["drawn", "real", "real, as statistics"])
+def test_no_more_pictures_than_dimensions_are_refused(whose):
+    def score(distance, few):
+        drawn, real = sights(*((few, 90) if whose == "drawn" else (90, few)), 12)
+        given = real.gaussian if whose == "real, as statistics" else real
+        return distance(real=given, drawn=drawn, name="FID")
+
+    kind = whose.split(",")[0]
+    with pytest.raises(
+        DataError,
+        match=rf'^FID of 12 {kind} pictures in 12 .* singular: take "kid".* 13 {kind} pict',
+    ):
+        score(frechet_score, 12)
+    assert score(frechet_score, 13)
+    with pytest.raises(DataError, match=rf"^FID of 25 {kind} .* twice .* or 26 {kind} pictures"):
+        score(frechet_infinity, 25)
+    assert score(frechet_infinity, 26)
+
+
+def test_statistics_of_unknown_number_are_not_refused():
+    drawn, real = sights(90, 12, 12)
+    assert frechet_score(real=alone(real), drawn=drawn, name="FID").value > 0
+
+
+def test_features_in_fewer_directions_than_dimensions_have_the_same_errors():
+    """Rounding makes eigenvalues that are 0 a little negative."""
+    turn, _ = torch.linalg.qr(normal(20, 20, seed=9))
+    drawn, real = sights(60, 90, 4)
+    flat = [Sight("inception-test", s.features.double() @ turn[:4]) for s in (drawn, real)]
+    plain = frechet_score(real=real, drawn=drawn, name="FID")
+    score = frechet_score(real=flat[1], drawn=flat[0], name="FID")
+    assert score.value == pytest.approx(plain.value, rel=1e-4)
+    assert score.error == pytest.approx(plain.error, rel=1e-4)
+    assert gaussian_distance(drawn=flat[0].gaussian, real=flat[1].gaussian) == pytest.approx(
+        plain.value, rel=1e-4
+    )
+
+
+# --- what is of second order --------------------------------------------------------------------
+
+
+def equal(n, variances, seed):
+    """A set whose mean is exactly 0 and whose covariance is exactly diagonal."""
+    x = normal(n, len(variances), seed=seed)
+    x = x - x.mean(0)
+    root = torch.linalg.cholesky(torch.cov(x.T))
+    return Sight("inception-test", torch.linalg.solve(root, x.T).T * variances.sqrt())
+
+
+def second_order(sight, variances):
+    """Variance of |m|^2 + 1/2 sum E_jk^2 / (a_j a_k (a_j + a_k)), E of independent entries."""
+    n, x = len(sight), sight.features
+    found = float(2 * variances.square().sum()) / n**2
+    for j in range(len(variances)):
+        for k in range(j + 1):
+            a, b = variances[j], variances[k]
+            covariance = a**2 if j == k else 0.0
+            spread = ((a * b * (x[:, j] * x[:, k]).square()).mean() - covariance**2) / n
+            times = 0.5 if j == k else 1.0  # off the diagonal it stands there twice
+            found += 2 * float(times * spread / (a * b * (a + b))) ** 2
+    return found
+
+
+def test_where_all_influences_vanish_the_error_is_that_of_second_order():
+    variances = torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64)
+    drawn, real = equal(30, variances, 0), equal(20, variances, 1)
+    score = frechet_score(real=real, drawn=drawn, name="FID")
+    own, other = (second_order(sight, variances) ** 0.5 for sight in (drawn, real))
+    assert score.own_error == pytest.approx(own, rel=1e-6)
+    assert score.error == pytest.approx(own + other, rel=1e-6)
+
+
+def test_at_few_pictures_of_one_distribution_errors_are_their_scatter():
+    """Once and a half as many as dimensions, where second order weighs most."""
+    found = [
+        frechet_score(
+            real=Sight("inception-test", normal(24, 16, seed=2 * k)),
+            drawn=Sight("inception-test", normal(24, 16, seed=2 * k + 1)),
+            name="FID",
+        )
+        for k in range(300)
+    ]
+    values = torch.tensor([score.value for score in found])
+    errors = torch.tensor([score.error for score in found])
+    ratio = float(errors.square().mean().sqrt() / values.std())
+    assert 0.95 < ratio < 1.2
+
+
+def test_at_few_pictures_own_errors_are_their_scatter():
+    real = Sight("inception-test", normal(2000, 16, seed=0))
+    found = [
+        frechet_score(real=real, drawn=Sight("inception-test", normal(24, 16, seed=k)), name="FID")
+        for k in range(1, 301)
+    ]
+    values = torch.tensor([score.value for score in found])
+    errors = torch.tensor([score.own_error for score in found])
+    ratio = float(errors.square().mean().sqrt() / values.std())
+    assert 0.95 < ratio < 1.2

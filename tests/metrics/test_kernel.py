@@ -59,6 +59,39 @@ def _named(sets, name, keep):
     return {"a": chosen["x"], "b": chosen["y"]}
 
 
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_influences_are_the_parts_of_the_own_error(scale):
+    x, y = normal(30, 5, seed=0) * 1.5 + 0.4, normal(40, 5, seed=1)
+    distance = KernelDistance(y, scale=scale)
+    influences = distance.influences(x)
+    assert influences.shape == (30,)
+    assert float(influences.square().sum()) ** 0.5 == pytest.approx(distance(x).own, rel=1e-12)
+    assert float(influences.sum()) == pytest.approx(0, abs=1e-9 * scale)
+
+
+def test_an_influence_is_what_the_distance_loses_without_the_picture():
+    x, y = normal(12, 5, seed=0) + 0.3, normal(40, 5, seed=1)
+    distance = KernelDistance(y)
+    whole = distance(x).value
+    without = torch.tensor([distance(torch.cat([x[:i], x[i + 1 :]])).value for i in range(12)])
+    lost = (11 / 12) ** 0.5 * (whole - without.double())
+    torch.testing.assert_close(distance.influences(x), lost, rtol=1e-4, atol=1e-6)
+
+
+def test_scores_of_the_same_noise_vary_together_as_their_influences_say():
+    """Two models that differ little: their difference is surer than either."""
+    distance = KernelDistance(normal(300, 4, seed=0))
+    apart, said = [], []
+    for k in range(1, 101):
+        noise = normal(60, 4, seed=k)
+        one, other = noise * 1.1 + 0.3, noise * 1.1 + 0.25 + 0.05 * normal(60, 4, seed=1000 + k)
+        apart.append(distance(one).value - distance(other).value)
+        said.append(float((distance.influences(one) - distance.influences(other)).norm()))
+    spread = float(torch.tensor(apart).std())
+    assert float(torch.tensor(said).square().mean().sqrt()) == pytest.approx(spread, rel=0.3)
+    assert spread < distance(one).own / 2
+
+
 def test_sets_of_one_distribution_are_at_zero_on_average():
     scores = [
         KernelDistance(normal(60, 6, seed=2 * k))(normal(40, 6, seed=2 * k + 1)) for k in range(100)
@@ -96,7 +129,8 @@ def test_the_error_says_how_much_other_pictures_would_change_the_score():
 def test_order_changes_nothing():
     x, y = normal(30, 5, seed=0) + 0.2, normal(40, 5, seed=1)
     one = KernelDistance(y)(x)
-    other = KernelDistance(y[torch.randperm(40)])(x[torch.randperm(30)])
+    lots = [torch.randperm(n, generator=torch.Generator().manual_seed(n)) for n in (40, 30)]
+    other = KernelDistance(y[lots[0]])(x[lots[1]])
     assert other.value == pytest.approx(one.value, rel=1e-9)
     assert other.error == pytest.approx(one.error, rel=1e-9)
 
@@ -121,7 +155,9 @@ def test_a_score_says_what_it_is():
 
 
 def test_too_few_pictures_are_refused():
-    with pytest.raises(DataError, match=r"^2 pictures \(real\) are too few .*; expected 3 or more"):
+    with pytest.raises(
+        DataError, match=r"^2 pictures \(real\) are too few .*; expected 3 or more: give"
+    ):
         KernelDistance(normal(2, 4, seed=0))
     with pytest.raises(DataError, match=r"^2 pictures \(generated\) are too few"):
         KernelDistance(normal(9, 4, seed=0))(normal(2, 4, seed=0))
@@ -130,7 +166,9 @@ def test_too_few_pictures_are_refused():
 def test_pictures_of_a_model_that_diverged_are_refused():
     x = normal(9, 4, seed=0)
     x[3, 1] = torch.nan
-    with pytest.raises(DataError, match=r"^1 of 9 pictures \(generated\) have features that are"):
+    with pytest.raises(
+        DataError, match=r"^1 of 9 pictures \(generated\) have features that are not.*: look at"
+    ):
         KernelDistance(normal(9, 4, seed=0))(x)
 
 
@@ -184,6 +222,43 @@ def test_pairs_are_counted_once_however_many_are_held_at_a_time(monkeypatch):
     assert in_pieces.own_error == pytest.approx(at_once.own_error, rel=1e-10)
 
 
+@pytest.mark.parametrize("standardised", [False, True])
+def test_features_are_brought_to_double_precision_a_block_at_a_time(monkeypatch, standardised):
+    """A set is kept as it came; nothing as large as it is made of it."""
+    monkeypatch.setattr(kernel, "_PAIRS", 16)
+    monkeypatch.setattr(kernel, "ROWS", 4)
+    seen = []
+
+    def spying(x, y):
+        seen.append((x.dtype, len(x), len(y)))
+        return kernel.cubic(x, y)
+
+    x, y = normal(23, 3, seed=0).float() + 0.2, normal(31, 3, seed=1).float()
+    found = KernelDistance(y, kernel=spying, standardised=standardised)(x)
+    assert {dtype for dtype, _, _ in seen} == {torch.float64}
+    assert max(max(pair) for _, *pair in seen) == 4
+    monkeypatch.undo()
+    at_once = KernelDistance(y.double(), standardised=standardised)(x.double())
+    assert found.value == pytest.approx(at_once.value, rel=1e-10)
+    assert found.error == pytest.approx(at_once.error, rel=1e-10)
+
+
+def test_pairs_of_the_real_set_are_looked_at_once():
+    looked = []
+
+    def counting(x, y):
+        looked.append((len(x), len(y)))
+        return kernel.cubic(x, y)
+
+    x, y = normal(7, 3, seed=0), normal(9, 3, seed=1)
+    distance = KernelDistance(y, kernel=counting)
+    assert not looked
+    distance(x)
+    distance(x + 1)
+    assert looked.count((9, 9)) == 1
+    assert looked.count((7, 9)) == 2
+
+
 def test_the_radial_kernel_is_that_of_the_distance():
     x, y = normal(4, 3, seed=0), normal(5, 3, seed=1)
     expected = (-(torch.cdist(x, y) ** 2) / (2 * 1.5**2)).exp()
@@ -199,5 +274,7 @@ def test_a_scale_multiplies_value_and_errors():
 
 
 def test_features_of_another_width_are_refused():
-    with pytest.raises(DataError, match=r"^Features of 4 numbers \(generated\).* 3 \(real\)"):
+    with pytest.raises(
+        DataError, match=r"^Features of 4 numbers \(drawn\).* 3 \(real\).*: look at"
+    ):
         KernelDistance(normal(9, 3, seed=0))(normal(9, 4, seed=0))

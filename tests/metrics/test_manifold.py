@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from kao.errors import DataError
-from kao.metrics import Sight, manifold, precision_recall_density_coverage
-from kao.metrics.manifold import GROUPS, wilson
+from kao.metrics import Sight, pairs, precision_recall_density_coverage
+from kao.metrics.manifold import GROUPS
 
 
 def sight(n, *, seed, width=3, shift=0.0, scale=1.0):
@@ -31,7 +31,7 @@ def literally(real, drawn):
 
 def test_they_are_the_published_definitions():
     real, drawn = sight(120, seed=0), sight(90, seed=1, shift=0.8, scale=0.7)
-    found = precision_recall_density_coverage(real, drawn, label="faces-test")
+    found = precision_recall_density_coverage(real=real, drawn=drawn, label="faces-test")
     assert [score.name.split()[0] for score in found] == [
         "precision",
         "recall",
@@ -44,7 +44,7 @@ def test_they_are_the_published_definitions():
 
 def test_errors_are_those_of_groups_left_out_in_turn():
     real, drawn = sight(120, seed=0), sight(90, seed=1, shift=0.8, scale=0.7)
-    found = precision_recall_density_coverage(real, drawn)
+    found = precision_recall_density_coverage(real=real, drawn=drawn)
 
     def without(s, g):
         groups = torch.arange(len(s)) * GROUPS // len(s)
@@ -63,7 +63,7 @@ def test_errors_are_those_of_groups_left_out_in_turn():
 
 def test_of_a_set_with_itself_they_are_all_one():
     real = sight(100, seed=0, width=40)
-    for score in precision_recall_density_coverage(real, real):
+    for score in precision_recall_density_coverage(real=real, drawn=real):
         assert score.value == 1
         assert score.low <= 1 <= score.high
 
@@ -71,8 +71,8 @@ def test_of_a_set_with_itself_they_are_all_one():
 def test_features_far_from_zero_lose_no_digits():
     near, far = (
         precision_recall_density_coverage(
-            Sight("faces-test", sight(80, seed=0).features.double() + away),
-            Sight("faces-test", sight(80, seed=1).features.double() + away),
+            real=Sight("faces-test", sight(80, seed=0).features.double() + away),
+            drawn=Sight("faces-test", sight(80, seed=1).features.double() + away),
         )
         for away in (0, 1e4)
     )
@@ -80,7 +80,9 @@ def test_features_far_from_zero_lose_no_digits():
 
 
 def test_sets_far_apart_have_none_of_it():
-    found = precision_recall_density_coverage(sight(60, seed=0), sight(60, seed=1, shift=100))
+    found = precision_recall_density_coverage(
+        real=sight(60, seed=0), drawn=sight(60, seed=1, shift=100)
+    )
     for score in found:
         assert score.value == 0
         assert score.low == 0
@@ -92,7 +94,9 @@ def test_a_lost_mode_costs_recall_and_coverage_and_not_precision():
     real = Sight(
         "faces-test", torch.cat([sight(100, seed=0).features, sight(100, seed=1).features + 9])
     )
-    precision, recall, _, coverage = precision_recall_density_coverage(real, sight(200, seed=2))
+    precision, recall, _, coverage = precision_recall_density_coverage(
+        real=real, drawn=sight(200, seed=2)
+    )
     assert precision.value > 0.9
     assert 0.4 < recall.value < 0.55
     assert 0.4 < coverage.value < 0.55
@@ -100,34 +104,27 @@ def test_a_lost_mode_costs_recall_and_coverage_and_not_precision():
 
 def test_it_does_not_matter_how_many_distances_are_held_at_a_time(monkeypatch):
     real, drawn = sight(70, seed=0), sight(60, seed=1, shift=0.3)
-    at_once = precision_recall_density_coverage(real, drawn)
-    monkeypatch.setattr(manifold, "_PAIRS", 300)
-    assert precision_recall_density_coverage(real, drawn) == at_once
+    at_once = precision_recall_density_coverage(real=real, drawn=drawn)
+    monkeypatch.setattr(pairs, "_PAIRS", 300)
+    assert precision_recall_density_coverage(real=real, drawn=drawn) == at_once
 
 
-def test_an_interval_of_a_share_stays_within_it():
-    for share, error in ((0.0, 0.0), (1.0, 0.0), (0.5, 0.4), (0.98, 0.02), (0.01, 0.01)):
-        low, high = wilson(share, error, 50)
-        assert 0 <= low <= share <= high <= 1
-        assert high > low
+def test_on_the_border_a_picture_is_within_closed_balls_and_not_within_open_ones():
+    """Sixty real ones in a row, a step apart, and all drawn ones three steps past the last.
 
-
-def test_of_independent_pictures_it_is_wilsons_interval():
-    """20 of 50: the textbook's formula, solved for the share."""
-    low, high = wilson(0.4, math.sqrt(0.4 * 0.6 / 50), 50)
-    for end in (low, high):
-        assert abs(end - 0.4) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / 50), rel=1e-9)
-
-
-def test_a_larger_error_widens_it_and_a_smaller_one_does_not_narrow_it():
-    own = math.sqrt(0.4 * 0.6 / 50)
-    widths = [high - low for low, high in (wilson(0.4, own * k, 50) for k in (0.2, 1, 2))]
-    assert widths[0] == pytest.approx(widths[1])
-    assert widths[2] > 1.8 * widths[1]
+    The third neighbour of the last is 3 away, and so are they; the fifth of the last but one is 4
+    away, and so are they.  Only the ball of the last reaches them, with its fifth 5 away.
+    """
+    real = Sight("faces-test", torch.arange(60.0)[:, None])
+    drawn = Sight("faces-test", torch.full((60, 1), 62.0))
+    precision, _, density, coverage = precision_recall_density_coverage(real=real, drawn=drawn)
+    assert precision.value == 1
+    assert density.value == pytest.approx(1 / 5)
+    assert coverage.value == pytest.approx(1 / 60)
 
 
 def test_too_few_pictures_and_other_spaces_are_refused():
     with pytest.raises(DataError, match=r"^39 pictures \(drawn\) are too few .* expected 40"):
-        precision_recall_density_coverage(sight(90, seed=0), sight(39, seed=1))
+        precision_recall_density_coverage(real=sight(90, seed=0), drawn=sight(39, seed=1))
     with pytest.raises(DataError, match=r"^Features of 4 numbers \(drawn\).*of 3 \(real\)"):
-        precision_recall_density_coverage(sight(90, seed=0), sight(90, seed=1, width=4))
+        precision_recall_density_coverage(real=sight(90, seed=0), drawn=sight(90, seed=1, width=4))

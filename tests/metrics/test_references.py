@@ -93,12 +93,16 @@ def test_another_feature_network_is_refused():
     ):
         METRICS["fid"](reference(), drawn)
     narrow = sight(40, seed=1, width=3)
-    with pytest.raises(DataError, match=r"^This reference has 4 dimensions, .* have 3"):
+    with pytest.raises(
+        DataError, match=r"^This reference has 4 dimensions, .* have 3.*, so make one"
+    ):
         METRICS["fid"](reference(), narrow)
 
 
 def test_another_way_to_resize_is_refused():
-    with pytest.raises(DataError, match=r'resized by "clean bicubic to 299", and these by "TF1'):
+    with pytest.raises(
+        DataError, match=r'resized by "clean bicubic to 299", and these by "TF1.*: take'
+    ):
         reference().check(space="inception-test", width=4, resize="TF1 bilinear to 299")
     reference().check(space="inception-test", width=4, resize="clean bicubic to 299")
 
@@ -164,6 +168,11 @@ def test_a_damaged_file_is_said(tmp_path, content):
         ({"mu": np.zeros(3), "sigma": np.eye(4)}, r"mu of 3 numbers and sigma of \(4, 4\)"),
         ({"mu": np.full(3, np.nan), "sigma": np.eye(3)}, "not finite"),
         ({"mu": np.zeros(2), "sigma": np.array([[1.0, 2], [0, 1]])}, "not symmetric"),
+        ({"mu": np.zeros(3), "sigma": -np.eye(3)}, "a variance on its diagonal is negative"),
+        (
+            {"mu": np.zeros(2), "sigma": np.array([[1.0, 2], [2, 1]])},
+            "smallest eigenvalue is -1, and its largest 3",
+        ),
         ({"mu": np.array(["a"]), "sigma": np.eye(1)}, "could not convert"),
         (
             {"mu": np.zeros(3), "sigma": np.eye(3), "features": np.zeros((5, 2))},
@@ -175,6 +184,29 @@ def test_arrays_that_are_no_moments_are_said(tmp_path, arrays, words):
     np.savez(tmp_path / "real.npz", **arrays)
     with pytest.raises(DataError, match=rf"real.npz is damaged \(.*{words}.*\): make it anew"):
         load_reference(tmp_path / "real.npz")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_covariance_without_full_rank_is_one(tmp_path, dtype):
+    few = sight(20, width=30)
+    arrays = {"mu": few.gaussian.mean.numpy(), "sigma": few.gaussian.cov.numpy().astype(dtype)}
+    assert np.linalg.eigvalsh(arrays["sigma"].astype(np.float64))[0] < 1e-7
+    np.savez(tmp_path / "real.npz", **arrays)
+    assert load_reference(tmp_path / "real.npz").width == 30
+
+
+def test_kept_in_part_it_tells_the_sampling_of_all(tmp_path):
+    """Not that of the part, and not none."""
+    drawn = sight(2000, seed=1)
+    scores = {
+        keep: [METRICS[name](reference(keep=keep), drawn)[0] for name in ("fid", "fid_infinity")]
+        for keep in (0, 20, 50)
+    }
+    assert scores[20] == scores[0]
+    for part, whole in zip(scores[20], scores[50], strict=True):
+        assert part.error == pytest.approx(whole.error, rel=0.2)
+        assert part.error > 1.5 * part.own_error
+        assert part.name == whole.name
 
 
 def test_an_archive_of_pictures_is_no_reference(tmp_path):

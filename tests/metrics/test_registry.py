@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from kao.errors import ConfigError, DataError
-from kao.metrics import METRICS, SPACES, Sight
+from kao.metrics import METRICS, SPACES, Sight, kernel
 
 USUAL = "faces-test"
 CLASSES = 5
+ALONE = METRICS["is"]  # which looks at no real picture
 
 
 def sight(n, *, seed, space=USUAL, shift=0.0, scale=1.0, width=6):
@@ -59,7 +60,7 @@ def test_order_changes_nothing(metric):
 
 def test_pictures_of_the_real_distribution_score_best(metric):
     """Better than others moved away, beyond the errors of both."""
-    if not metric.needs_real:
+    if metric is ALONE:
         pytest.skip("it does not look at real pictures")
     for good, bad in zip(metric(*pair(metric)), metric(*pair(metric, shift=3)), strict=True):
         apart = bad.value - good.value if good.better == "lower" else good.value - bad.value
@@ -75,8 +76,10 @@ def test_unbiased_metrics_of_one_distribution_are_around_zero(name):
 
 def test_real_pictures_are_asked_for(metric):
     _, drawn = pair(metric)
-    if metric.needs_real:
-        with pytest.raises(ConfigError, match=r"compares with real pictures, and none are given"):
+    if metric is not ALONE:
+        with pytest.raises(
+            ConfigError, match=r"compares with real pictures, and none are given: give --real"
+        ):
             metric(None, drawn)
     else:
         assert metric(None, drawn)
@@ -84,7 +87,7 @@ def test_real_pictures_are_asked_for(metric):
 
 def test_real_pictures_of_another_space_are_refused(metric):
     real, drawn = pair(metric)
-    if metric.needs_real:
+    if metric is not ALONE:
         elsewhere = Sight("dinov2-test", real.features)
         with pytest.raises(DataError, match=r'^The real pictures were seen in .* "dinov2-test"'):
             metric(elsewhere, drawn)
@@ -144,17 +147,44 @@ def test_cmmd_is_the_published_kernel_on_directions_without_the_pairs_of_one():
     assert 0 < theirs - score.value < 10 * (1 / n + 1 / m)
 
 
+@pytest.mark.parametrize("name", ["kid", "kernel", "cmmd"])
+def test_pairs_of_one_real_set_are_looked_at_once(name, monkeypatch):
+    """By the score, its floor and every other drawn set."""
+    looked = []
+    within = kernel._off_diagonal
+    monkeypatch.setattr(
+        kernel, "_off_diagonal", lambda x, k: (looked.append(len(x)), within(x, k))[1]
+    )
+    metric = METRICS[name]
+    real, drawn = pair(metric)
+    first = metric(real, drawn)
+    assert metric(real, drawn) == first
+    metric(real, pair(metric, shift=1.0)[1])
+    assert looked.count(len(real)) == 1
+    assert looked.count(len(drawn)) == 3
+
+
+def test_distances_of_two_metrics_to_one_real_set_are_not_mixed_up():
+    real, drawn = pair(METRICS["kid"], shift=0.5)
+    together = [METRICS[name](real, drawn)[0].value for name in ("kid", "kernel")]
+    apart = [METRICS[name](*pair(METRICS["kid"], shift=0.5))[0].value for name in ("kid", "kernel")]
+    assert together == apart
+    assert together[0] != together[1]
+
+
 # --- sights -------------------------------------------------------------------------------------
 
 
 def test_a_sight_refuses_what_is_no_set_of_features():
-    with pytest.raises(DataError, match=r"^Features of faces-1 are of shape \(0, 3\)"):
+    with pytest.raises(DataError, match=r"^Features of faces-1 are of shape \(0, 3\).*: give"):
         Sight("faces-1", torch.zeros(0, 3))
-    with pytest.raises(DataError, match=r"^Probabilities of faces-1 .* expected 4 rows"):
+    with pytest.raises(DataError, match=r"^Probabilities of faces-1 .* expected 4 rows.*: give"):
         Sight("faces-1", torch.zeros(4, 3), torch.zeros(3, 2))
     broken = torch.zeros(4, 3)
     broken[2, 1] = torch.nan
-    with pytest.raises(DataError, match=r"^1 of 4 pictures have features in faces-1 that are not"):
+    with pytest.raises(
+        DataError, match=r"^1 of 4 pictures of faces-1 have features that are not.*: look"
+    ):
         Sight("faces-1", broken)
 
 

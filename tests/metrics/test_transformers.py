@@ -47,13 +47,18 @@ def test_dinov2_is_the_class_token_of_pictures_prepared_by_transformers(dinov2):
     torch.testing.assert_close(features, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("size", [20, 28, 100])
 @torch.no_grad()
-def test_clip_is_the_embedding_of_cmmd_of_length_1(clip):
-    images = pictures(2, 40)
-    x = torch.nn.functional.interpolate(images / 255, size=(28, 28), mode="bicubic").numpy()
-    prepared = [image_transforms.normalize(one, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD) for one in x]
+def test_clip_is_the_embedding_of_cmmd_of_length_1(clip, size):
+    """Resized by Pillow to bytes, then to 0..1, as `io_util` of their code does it."""
+    images, prepared = pictures(2, size), []
+    for image in images.permute(0, 2, 3, 1).contiguous().numpy():
+        resized = Image.fromarray(image).resize((28, 28), resample=Image.Resampling.BICUBIC)
+        x = np.asarray(resized).astype(np.float32) / 255
+        x = image_transforms.normalize(x, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
+        prepared.append(torch.from_numpy(x).permute(2, 0, 1).float())
     network = CLIPVisionModelWithProjection.from_pretrained(clip).eval()
-    embedding = network(pixel_values=torch.from_numpy(np.stack(prepared)).float()).image_embeds
+    embedding = network(pixel_values=torch.stack(prepared)).image_embeds
     features = CLIP(clip)(images)
     torch.testing.assert_close(features, torch.nn.functional.normalize(embedding))
     torch.testing.assert_close(features.norm(dim=1), torch.ones(2))
@@ -69,6 +74,15 @@ def test_the_name_changes_with_the_weights_and_not_with_the_file(dinov2, tmp_pat
         network.layernorm.bias[0] += 1
     network.save_pretrained(tmp_path / "other")
     assert DINOv2(tmp_path / "other").name != name
+
+
+@pytest.mark.parametrize("space", [DINOv2, CLIP])
+def test_which_weights_were_loaded_is_told(space, dinov2, clip):
+    told = []
+    place = dinov2 if space is DINOv2 else clip
+    opened = space(place, tell=told.append)
+    (sentence,) = told
+    assert f"are those found in {place}, digest {opened.name[-8:]}: no digest is" in sentence
 
 
 def test_weights_in_the_folder_of_weights_are_found(clip, tmp_path, monkeypatch):

@@ -49,7 +49,7 @@ def pictures(count=10, size=16, seed=0):
     return torch.randint(0, 256, (count, 3, size, size), generator=generator, dtype=torch.uint8)
 
 
-def log(folder, *, speed, scored="kernel distance", until=10):
+def log(folder, *, speed, scored="kernel distance", digest=None, until=10):
     """A run of `until` thousand images, so many images a second."""
     folder.mkdir(parents=True)
     events = [{"event": "start", "images": 0}]
@@ -62,6 +62,7 @@ def log(folder, *, speed, scored="kernel distance", until=10):
                 "event": "evaluation",
                 "images": images,
                 "measure": scored,
+                "digest": digest,
                 "score": {"value": loss, "own_error": 0.02},
             },
         ]
@@ -159,6 +160,18 @@ def test_scores_by_several_measures_are_not_drawn_into_one_chart(two, tmp_path):
     charts = charts_of(comparison_page(two[0], subjects, pictures=SENTENCE))
     assert len(charts["Score: kernel distance, over pictures"]["lines"]) == 1
     assert len(charts["Score: another distance, over pictures"]["lines"]) == 1
+
+
+def test_scores_of_one_name_that_were_drawn_in_another_way_are_not_drawn_into_one_chart(
+    two, tmp_path
+):
+    other = log(tmp_path / "other", speed=10, digest="0a0b0c0d")
+    subjects = [two[1][0], replace(two[1][1], record=other)]
+    page = comparison_page(two[0], subjects, pictures=SENTENCE)
+    charts = charts_of(page)
+    assert len(charts["Score: kernel distance (of before), over pictures"]["lines"]) == 1
+    assert len(charts["Score: kernel distance (0a0b0c0d), over pictures"]["lines"]) == 1
+    assert "taken in another way" in page
 
 
 def test_a_score_has_a_faint_band_of_the_colour_of_its_run(two):

@@ -61,7 +61,7 @@ def test_the_most_and_the_least_typical_are_drawn(count):
     samples = pictures(count)
     features = torch.randn(count, 4, generator=torch.Generator().manual_seed(1))
     real = Sight("a-space", torch.randn(40, 4, generator=torch.Generator().manual_seed(2)))
-    found = ranking(real, Sight("a-space", features))
+    found = ranking(real=real, drawn=Sight("a-space", features))
     sheet = typical_sheet(samples, found, count=3)
     ends = [found.order[0], found.order[-1]]
     assert all(shown(sheet, samples[i, :, 2, 3]) for i in ends)

@@ -3,6 +3,10 @@ import json
 import math
 import re
 
+import pytest
+import torch
+from safetensors.torch import save
+
 from kao.reports.record import RunRecord
 from kao.reports.scores import scores_section
 
@@ -53,14 +57,47 @@ def test_a_run_without_scores_has_no_section(tmp_path):
 
 def test_the_verdict_and_its_forecast_are_said(tmp_path):
     text = section(tmp_path / "run", LEARNING)
-    assert "<p>Improving: over the last 6,000 images the score changed by" in text
+    assert "<p>Improving: by a line through the last 7 scores, the score changed by" in text
     assert "Another 12,000 images: score" in text
     assert "The score is the kernel distance faces-1 to 256 held-out pictures, of 64 pictur" in text
 
 
-def test_the_best_score_is_named_with_the_weights_that_took_it(tmp_path):
-    text = section(tmp_path / "run", [*LEARNING, evaluation(13_000, 0.5)])
-    assert "was taken at 12,000 pictures: --weights best-score draws" in text
+def keep_best(run, **facts):
+    (run / "averages").mkdir(parents=True)
+    place = run / "averages" / "best-score.safetensors"
+    place.write_bytes(save({"x": torch.zeros(1)}, {"facts": json.dumps(facts)}))
+
+
+def test_the_best_score_is_that_of_the_weights_that_are_kept(tmp_path):
+    measure = LEARNING[0]["measure"]
+    keep_best(tmp_path / "run", score=0.1, images=5_000, measure=measure, digest=None)
+    text = section(tmp_path / "run", LEARNING)
+    assert "The best, 0.1, was taken at 5,000 pictures: --weights best-score draws" in text
+
+
+def test_a_best_score_by_another_measure_is_said_to_be_one(tmp_path):
+    keep_best(tmp_path / "run", score=0.1, images=5_000, measure="another", digest="0a0b0c0d")
+    assert "at 5,000 pictures in another way:" in section(tmp_path / "run", LEARNING)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no weights"])
+def test_no_best_score_is_named_where_no_weights_are_kept(tmp_path, content):
+    (tmp_path / "run" / "averages").mkdir(parents=True)
+    if content is not None:
+        (tmp_path / "run" / "averages" / "best-score.safetensors").write_bytes(content)
+    assert "best-score" not in section(tmp_path / "run", LEARNING)
+
+
+def test_a_search_of_a_part_of_the_set_is_told(tmp_path):
+    few = {"searched": 682, "of": 70_000}
+    unknown = evaluation(13_000, 0.1, **few)
+    del unknown["copies"]
+    said = section(tmp_path / "a", [*LEARNING, unknown])
+    assert "among 682 of the 70,000 training pictures, too few to tell their rate" in said
+    said = section(tmp_path / "b", [*LEARNING, evaluation(13_000, 0.1, searched=6, of=9)])
+    assert "among 6 of the 9 training pictures, so copies of the others are not counted" in said
+    said = section(tmp_path / "c", [*LEARNING, evaluation(13_000, 0.1, searched=9, of=9)])
+    assert "Copies were looked for" not in said
 
 
 def test_scores_stand_over_images_and_over_minutes_beside_their_floor(tmp_path):

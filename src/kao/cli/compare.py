@@ -1,6 +1,6 @@
 """`kao compare`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +11,7 @@ from kao.errors import ConfigError, KaoError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kao.evaluation import Evaluation
+    from kao.evaluation import Evaluation, Protocol
     from kao.evaluation.comparison import Comparison, Difference, Row
     from kao.runs.comparing import Side
 
@@ -50,6 +50,21 @@ def compare(
             "--n", "-n", min=3, help="Pictures of each, with --real; default: the protocol's."
         ),
     ] = None,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Feature space, with --real: faces, wavelets, inception, dinov2, clip; may be "
+            "given again; default: the protocol's.",
+        ),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SPACE=PATH",
+            help="Where a feature network is, with --real: inception=PATH; may be given again.",
+        ),
+    ] = None,
     n_grid: Annotated[
         int,
         typer.Option(min=0, max=_MOST_SHOWN, help="Pictures of each on the page, side by side."),
@@ -76,6 +91,7 @@ def compare(
     from kao.cli.outputs import Output, check_outputs
     from kao.evaluation import protocol_of
     from kao.evaluation.comparison import compare as set_side_by_side
+    from kao.evaluation.planning import asked_protocol
     from kao.reports.comparison import Shown, write_comparison
     from kao.reports.record import RunRecord
     from kao.runs.comparing import kept_evaluations, open_sides
@@ -83,17 +99,23 @@ def compare(
     check_outputs(Output("--out", out, "the page", ".html"))
     if protocol is not None:
         protocol_of(protocol)
+    networks = _networks(weights or [])
     sides = open_sides(things)
     pictures: dict[str, Tensor]
     evaluations: dict[str, Evaluation]
     if real is not None:
+        asked = asked_protocol(protocol or _USUAL, n=n, features=features or [])
         evaluations, pictures = _scored(
-            sides, real, protocol or _USUAL, n=n, n_grid=n_grid, seed=seed, batch=batch
+            sides, real, asked, networks=networks, n_grid=n_grid, seed=seed, batch=batch
         )
-    elif n is not None:
+    elif given := [
+        option
+        for option, value in {"--n": n, "--features": features, "--weights": weights}.items()
+        if value is not None
+    ]:
         raise ConfigError(
-            f"--n = {n} says how many pictures to score, and without --real none are: give --real, "
-            f"or leave --n out."
+            f"{given[0]} says how pictures are scored, and without --real none are: give --real, "
+            f"or leave {given[0]} out."
         )
     else:
         evaluations = kept_evaluations(sides, protocol=protocol)
@@ -116,32 +138,53 @@ def compare(
     say(str(page))
 
 
+def _networks(words: Sequence[str]) -> dict[str, Path]:
+    """Where feature networks are.
+
+    Raises:
+        ConfigError: A word does not say of which.
+    """
+    for word in words:
+        if "=" not in word:
+            raise ConfigError(
+                f'--weights = "{word}"; expected SPACE=PATH for a feature network, such as '
+                f"inception=PATH."
+            )
+    pairs = (word.partition("=") for word in words)
+    return {name: Path(path) for name, _, path in pairs}
+
+
 def _scored(
     sides: "Sequence[Side]",
     real: str,
-    protocol: str,
+    asked: "Protocol",
     *,
-    n: int | None,
+    networks: Mapping[str, Path],
     n_grid: int,
     seed: int,
     batch: int,
 ) -> "tuple[dict[str, Evaluation], dict[str, Tensor]]":
     """Score everything now; of the drawn pictures, some to show."""
     from kao.cli.console import Bars, bar, say
-    from kao.cli.evaluate import open_spaces
-    from kao.evaluation import Looking, Plan, protocol_of
+    from kao.evaluation import Looking
+    from kao.evaluation.opening import open_spaces
     from kao.machine import device
     from kao.processes import ALONE
     from kao.runs.comparing import score_sides
 
-    asked = protocol_of(protocol).changed(n=n)
-    spaces = open_spaces(Plan.of(asked), asked, {})
     with bar() as progress:
+        bars = Bars(progress)
+        spaces = open_spaces(
+            asked,
+            weights=networks,
+            tell=say,
+            progress=lambda done, total: bars.show("downloading weights", done, total),
+        )
         scored = score_sides(
             sides,
             real=real,
             protocol=asked,
-            looking=Looking(spaces, device(), batch, ALONE, Bars(progress).show),
+            looking=Looking(spaces, device(), batch, ALONE, bars.show),
             seed=seed,
             batch=batch,
             tell=say,

@@ -1,29 +1,12 @@
 """`kao evaluate`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
-from kao.errors import ConfigError, near_miss
-
-if TYPE_CHECKING:
-    from kao.evaluation import (
-        Examination,
-        Looking,
-        PictureSet,
-        Plan,
-        Protocol,
-    )
-    from kao.metrics import Features, Reference
-    from kao.processes import Processes
-    from kao.runs import Run
-
-_Made = TypeVar("_Made")
-
-_KEPT = 5_000
-"""Features of real pictures that a reference file keeps, for metrics that need them."""
+from kao.errors import ConfigError
 
 
 def evaluate(
@@ -68,7 +51,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="NAME|SPACE=PATH",
-            help="Of the run: ema, model, best, w0.10; or where a feature network is: "
+            help="Of the run: ema, model, best-score, best, w0.10; or where a feature network is: "
             "inception=PATH; may be given again.",
         ),
     ] = None,
@@ -78,7 +61,11 @@ def evaluate(
     ] = None,
     size: Annotated[
         int | None,
-        typer.Option(min=8, help="Side in pixels that pictures in folders are brought to."),
+        typer.Option(
+            min=8,
+            help="Side in pixels that pictures in folders are brought to; default: that of the "
+            "drawn ones, to which larger real pictures are brought.",
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps from noise to picture.")] = None,
     sampler: Annotated[str | None, typer.Option(help="ddim, dpm++2m, heun and others.")] = None,
@@ -100,22 +87,40 @@ def evaluate(
 
     The floor is what other real pictures score, so the best that a model can do.  A run is scored
     from its newest checkpoint, and the scores are kept in RUN/evaluations/ with the protocol they
-    were measured by.  Started by torchrun, the processes share the work.
+    were measured by.  Runs draw without saying of which class a picture is, so scores for each
+    class are there for folders and prepared sets alone.  Started by torchrun, the processes share
+    the work.
     """
     from kao.cli.console import Bars, bar, say
     from kao.cli.outputs import Output, check_outputs
     from kao.evaluation import Looking, Plan
     from kao.evaluation import evaluate as score
+    from kao.evaluation.opening import keep_reference, open_spaces
+    from kao.evaluation.planning import asked_protocol
     from kao.machine import device
     from kao.processes import join
+    from kao.reports.copies import sheets
     from kao.runs import Run
-    from kao.runs.evaluating import save_evaluation, subject_of_pictures, subject_of_run
+    from kao.runs.evaluating import (
+        evaluation_file,
+        save_evaluation,
+        subject_of_pictures,
+        subject_of_run,
+    )
     from kao.runs.run import CONFIG
+    from kao.visualisation import save_picture
 
     check_outputs(Output("--save-reference", save_reference, "the reference", ".npz"))
     reference = save_reference.with_suffix(".npz") if save_reference else None
     averages, networks = _weights(weights or [])
-    asked = _protocol(protocol, n, steps, sampler, metrics, features or [])
+    asked = asked_protocol(
+        protocol,
+        n=n,
+        steps=steps,
+        sampler=sampler,
+        metrics=[word.strip() for word in metrics.split(",")] if metrics is not None else [],
+        features=features or [],
+    )
     plan = Plan.of(asked)
     run = Run.open(drawn) if (Path(drawn) / CONFIG).is_file() else None
     _check_options(
@@ -131,8 +136,7 @@ def evaluate(
             f"{', '.join(plan.measured) or 'none'}: choose one with --features."
         )
     processes = join(device())
-    subject = _by_turns(
-        processes,
+    subject = processes.by_turns(
         lambda: (
             subject_of_run(
                 run,
@@ -147,9 +151,16 @@ def evaluate(
             else subject_of_pictures(drawn, real=real or "", train=train, size=size)
         ),
     )
-    spaces = _by_turns(processes, lambda: open_spaces(plan, asked, networks))
     with bar() as progress:
         bars = Bars(progress)
+        spaces = processes.by_turns(
+            lambda: open_spaces(
+                asked,
+                weights=networks,
+                tell=say,
+                progress=lambda done, total: bars.show("downloading weights", done, total),
+            )
+        )
         looking = Looking(spaces, device(), batch, processes, bars.show)
         pictures = subject.drawn(processes, lambda done, total: bars.show("drawing", done, total))
         found = score(
@@ -164,78 +175,20 @@ def evaluate(
             kept=subject.kept,
         )
         if reference:
-            _save_reference(reference, subject.real, looking, plan)
+            keep_reference(reference, subject.real, looking, space=plan.measured[0])
     evaluation = found.evaluation
     if not processes.main:
         return
     if run:
         say(str(save_evaluation(run, evaluation)))
-        for picture in _pictures(run, found, subject.train):
-            say(str(picture))
+        for ending, sheet in sheets(found, subject.train).items():
+            say(str(save_picture(sheet, evaluation_file(run, evaluation.card, ending=ending))))
     if reference:
         say(f"reference in {reference}")
     if as_json:
         print(evaluation.to_json())
         return
     print(evaluation)
-
-
-def _pictures(run: "Run", found: "Examination", train: "PictureSet | None") -> list[Path]:
-    """Write the copies beside what they are copies of, and the most and least typical pictures.
-
-    Raises:
-        OutputError: A file cannot be written.
-    """
-    from kao.reports.copies import copies_sheet, typical_sheet
-    from kao.runs.evaluating import evaluation_file
-    from kao.visualisation import save_picture
-
-    images = found.drawn.images
-    sheets = {}
-    if found.copies and train:
-        sheets["-copies.png"] = copies_sheet(found.copies, images, train.images)
-    if found.ranking:
-        sheets["-typical.png"] = typical_sheet(images, found.ranking)
-    return [
-        save_picture(sheet, evaluation_file(run, found.evaluation.card, ending=ending))
-        for ending, sheet in sheets.items()
-    ]
-
-
-def _protocol(
-    name: str,
-    n: int | None,
-    steps: int | None,
-    sampler: str | None,
-    metrics: str | None,
-    features: Sequence[str],
-) -> "Protocol":
-    """The protocol, with what was asked for otherwise.
-
-    Raises:
-        ConfigError: A name is not known, or a metric is defined in none of the spaces.
-    """
-    from kao.diffusion import SAMPLERS
-    from kao.evaluation import protocol_of
-    from kao.evaluation.planning import check_defined, check_names
-
-    words = [word.strip() for word in metrics.split(",")] if metrics is not None else []
-    check_names(metrics=words, features=features)
-    if sampler is not None and sampler not in SAMPLERS:
-        raise ConfigError(
-            f'There is no sampler "{sampler}"{near_miss(sampler, SAMPLERS)}; there are: '
-            f"{', '.join(SAMPLERS)}."
-        )
-    asked = protocol_of(name).changed(
-        n=n,
-        steps=steps,
-        sampler=(sampler, SAMPLERS[sampler]()) if sampler else None,
-        metrics=words,
-        features=features,
-    )
-    if features:
-        check_defined(asked.metrics, asked.features)
-    return asked
 
 
 def _weights(words: Sequence[str]) -> tuple[str | None, dict[str, Path]]:
@@ -255,8 +208,8 @@ def _weights(words: Sequence[str]) -> tuple[str | None, dict[str, Path]]:
     for word in drawing:
         if word not in ("ema", "model") and not (known_name(word) or word.startswith("ema-")):
             raise ConfigError(
-                f'--weights = "{word}"; expected ema or model, what kao ema made (best, w0.10), or '
-                f"SPACE=PATH for a feature network."
+                f'--weights = "{word}"; expected ema, model, best-score, what kao ema made (best, '
+                f"w0.10), or SPACE=PATH for a feature network."
             )
     pairs = (word.partition("=") for word in words if "=" in word)
     return (drawing[0] if drawing else None), {name: Path(path) for name, _, path in pairs}
@@ -292,63 +245,3 @@ def _check_options(
             f"{drawn} is no run directory, so what its pictures should look like is not known: "
             f"name real pictures with --real."
         )
-
-
-def _by_turns(processes: "Processes", make: "Callable[[], _Made]") -> "_Made":
-    """What each process makes, after the one that downloads or prepares it for the others."""
-    from kao.processes import TURNS
-
-    for turn in range(TURNS):
-        if turn == processes.turn:
-            made = make()
-        processes.wait()
-    return made
-
-
-def open_spaces(
-    plan: "Plan", asked: "Protocol", weights: Mapping[str, Path]
-) -> "dict[str, Features]":
-    """The opened feature spaces.
-
-    Raises:
-        ConfigError: Weights are missing or wrong.
-    """
-    from kao.cli.console import Bars, bar, say
-    from kao.metrics import check_weights, open_space
-
-    check_weights(weights)
-    with bar() as progress:
-        bars = Bars(progress)
-        return {
-            name: open_space(
-                name,
-                weights=weights,
-                resize=asked.resize,
-                tell=say,
-                progress=lambda done, total: bars.show("downloading weights", done, total),
-            )
-            for name in plan.spaces
-        }
-
-
-def _save_reference(
-    file: Path, real: "PictureSet | Reference", looking: "Looking", plan: "Plan"
-) -> None:
-    """Write the statistics of all real pictures in the one space of the plan.
-
-    Raises:
-        ConfigError: They are statistics already.
-        OutputError: The file cannot be written.
-    """
-    from kao.files import writing
-    from kao.metrics import Reference, reference_of, save_reference
-
-    if isinstance(real, Reference):
-        raise ConfigError("--save-reference writes what --real was read from: leave one out.")
-    space = looking.spaces[plan.measured[0]]
-    seen = looking.at(real, plan.measured[0])
-    if looking.processes.main:
-        made = reference_of(seen, resize=space.resize, fingerprint=real.fingerprint, keep=_KEPT)
-        with writing(file):
-            file.parent.mkdir(parents=True, exist_ok=True)
-        save_reference(file, made)

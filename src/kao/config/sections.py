@@ -361,8 +361,8 @@ class EvaluationConfig:
         every: Images between two scores; 0: none.  "auto": as many as `share` allows, at most
             12 over the run.
         pictures: Drawn for each; "auto": 64 to 512, as `share` allows.
-        steps: Of the sampler dpm++2m, in which they are drawn: few, since scores are compared
-            with one another.
+        steps: Of the sampler dpm++2m on the log_snr grid, in which they are drawn: few, since
+            scores are compared with one another.
         features: Name of the space in which pictures are compared: see `kao.metrics.SPACES`.
         share: Largest share of the time that scores may take, above 0 and at most 0.5.
         stop: "auto" ends the run where it grows no better; "never" leaves that to you.

@@ -5,9 +5,10 @@ from kao.evaluation.comparison import Comparison, Difference, Row, compare, pair
 from kao.evaluation.evaluate import Examination, evaluate
 from kao.evaluation.looking import look
 from kao.evaluation.parts import Parts
-from kao.evaluation.pictures import PictureSet, open_pictures, overlap
+from kao.evaluation.pictures import PictureSet, overlap
 from kao.evaluation.planning import Plan
 from kao.evaluation.protocols import PROTOCOLS, Protocol, protocol_of
+from kao.evaluation.reading import open_pictures
 from kao.evaluation.results import Evaluation, Measured
 from kao.evaluation.verdict import Forecast, Verdict, judge
 from kao.evaluation.views import Looking

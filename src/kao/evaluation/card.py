@@ -1,5 +1,6 @@
 """What a score depends on besides the pictures: the protocol it was measured by."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -38,6 +39,8 @@ class Card:
         reference: What they were held against, and which part of it.
         reference_hash: Fingerprint of those pictures, or of their statistics.
         reals: How many they were; None of statistics that do not say.
+        brought: How those were brought to this size, in words; None: they came in it, or it is not
+            known.
         features: Names of the feature spaces.
         resize: How pictures were resized for each of `features`.
         sampler: With its options.
@@ -46,6 +49,8 @@ class Card:
         ema: The average of the weights that drew.
         precision: In which the model computed.
         seed: Of the noise, and of every random choice.
+        metrics: What was asked for; none: not known.
+        train_hash: Fingerprint of the pictures that the model was trained on.
         protocol: Its name.
         kao: Version of kao that measured.
     """
@@ -57,6 +62,7 @@ class Card:
     reference: str
     reference_hash: str
     reals: int | None
+    brought: str | None = None
     features: tuple[str, ...]
     resize: tuple[str, ...]
     sampler: str | None = None
@@ -65,12 +71,15 @@ class Card:
     ema: str | None = None
     precision: str | None = None
     seed: int | None = None
+    metrics: tuple[str, ...] = ()
+    train_hash: str | None = None
     protocol: str
     kao: str = __version__
 
     def lines(self) -> list[str]:
         """For people: what was measured, against what, through which eyes, drawn how."""
         seen = "" if self.images is None else f" after {self.images:,} images"
+        brought = "" if self.brought is None else f", {self.brought},"
         spaces = zip(self.features, self.resize, strict=True)
         drawn = [
             f"{label} {value}"
@@ -87,10 +96,21 @@ class Card:
         return [
             f"protocol   {self.protocol} (kao {self.kao})",
             f"drawn      {self.n:,} pictures of {self.size} pixels: {self.subject}{seen}",
-            f"reference  {_count(self)}{self.reference} (sha256 {self.reference_hash[:_SHOWN]})",
+            f"reference  {_count(self)}{self.reference}{brought} "
+            f"(sha256 {self.reference_hash[:_SHOWN]})",
             f"features   {'; '.join(f'{name}, resized: {how}' for name, how in spaces)}",
             f"drawing    {', '.join(drawn) or 'not known'}",
         ]
+
+    @property
+    def question(self) -> str:
+        """Six hexadecimal digits that follow from what was asked, and not from who answered when.
+
+        Evaluations of one model that share them are the same one, measured again.
+        """
+        names = (*_COMPARED, "features", "resize", "metrics", "train_hash", "seed")
+        asked = [getattr(self, name) for name in names]
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:6]
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -107,7 +127,7 @@ class Card:
             TypeError: Something is missing.
         """
         known = {field.name: told[field.name] for field in fields(cls) if field.name in told}
-        lists = {name: tuple(known.get(name, ())) for name in ("features", "resize")}
+        lists = {name: tuple(known.get(name, ())) for name in ("features", "resize", "metrics")}
         return cls(**known | lists)
 
     def to_json(self) -> str:
@@ -139,8 +159,8 @@ def differences(a: Card, b: Card) -> list[str]:
     """In what two protocols differ, so that a difference of their scores proves nothing.
 
     Which model was measured and the noise it drew from are no protocol: subject, images seen,
-    EMA width, precision and seed may differ.  A feature space that only one of them has makes
-    none of the scores of the others doubtful.
+    training pictures, EMA width, precision and seed may differ.  A feature space that only one of
+    them has makes none of the scores of the others doubtful.
 
     Args:
         a: One.

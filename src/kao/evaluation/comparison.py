@@ -7,14 +7,15 @@ Sets measured by protocols that differ are shown side by side and not ranked.
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any, Literal
 
 from kao.errors import ConfigError
-from kao.evaluation.card import Card, differences, unknown
+from kao.evaluation.card import Card, differences
 from kao.evaluation.numbers import number
+from kao.evaluation.remarks import remarks
 from kao.evaluation.results import Evaluation, Measured
 from kao.metrics.scores import Z95, Better, Score
 
@@ -64,7 +65,7 @@ class Difference:
     def figures(self) -> tuple[str, str, str]:
         """Value, low and high as people write them, as exactly as the interval allows."""
         error = (self.high - self.low) / (2 * Z95)
-        value, low, high = (_told(x, error) for x in (self.value, self.low, self.high))
+        value, low, high = (number(x, error) for x in (self.value, self.low, self.high))
         return value, low, high
 
     def to_dict(self) -> dict[str, Any]:
@@ -88,12 +89,14 @@ class Row:
         space: The feature space; "" where pixels were looked at.
         measured: By the sets' names; those that have no such score are missing.
         differences: Of every pair; none where the sets are not ranked.
+        obstacle: Why this one is not, where the protocols agree; "" where it is.
     """
 
     name: str
     space: str
     measured: Mapping[str, Measured]
     differences: tuple[Difference, ...]
+    obstacle: str = ""
 
     @property
     def better(self) -> Better:
@@ -131,6 +134,7 @@ class Row:
             "name": self.name,
             "space": self.space,
             "leaders": list(self.leaders),
+            "obstacle": self.obstacle,
             "differences": [difference.to_dict() for difference in self.differences],
         }
 
@@ -192,23 +196,35 @@ def compare(evaluations: Mapping[str, Evaluation]) -> Comparison:
         for a, b in itertools.combinations(cards, 2)
         for sentence in differences(a, b)
     )
-    scores = {name: _scores(one) for name, one in evaluations.items()}
+    ranked = not obstacles
+    copies = {name: (one.copies,) for name, one in evaluations.items() if one.copies}
+    rows = (
+        *_rows({name: one.scores for name, one in evaluations.items()}, _uneven, ranked=ranked),
+        *_rows(copies, lambda row: _learned({card.subject: card for card in cards}), ranked=ranked),
+    )
     classes = dict.fromkeys(itertools.chain(*(one.per_class for one in evaluations.values())))
+    per_class = {
+        label: _rows(
+            {name: one.per_class.get(label, ()) for name, one in evaluations.items()},
+            _uneven,
+            ranked=ranked,
+        )
+        for label in classes
+    }
     return Comparison(
         evaluations=dict(evaluations),
-        rows=_rows(scores, ranked=not obstacles),
-        per_class={
-            label: _rows(
-                {name: one.per_class.get(label, ()) for name, one in evaluations.items()},
-                ranked=not obstacles,
-            )
-            for label in classes
-        },
+        rows=rows,
+        per_class=per_class,
         obstacles=obstacles,
         notes=(
-            *(note for card in cards if (note := _trusted(card))),
-            *_versions(cards),
-            *_notes(evaluations),
+            *(row.obstacle for row in rows if row.obstacle),
+            *(
+                f"Class {label}: {row.obstacle}"
+                for label, those in per_class.items()
+                for row in those
+                if row.obstacle
+            ),
+            *remarks(evaluations),
         ),
     )
 
@@ -265,12 +281,6 @@ def pair_differences(scores: Mapping[str, Score]) -> tuple[Difference, ...]:
     return tuple(found)
 
 
-def _told(value: float, error: float) -> str:
-    """A number that may be below zero, with a true minus sign and none before a zero."""
-    text = number(value, error)
-    return text.replace("-", "\N{MINUS SIGN}" if float(text) else "")
-
-
 def _errors(score: Score) -> tuple[float, float]:
     """Standard errors below and above an estimate that come from the drawn pictures."""
     if score.interval is None:
@@ -279,58 +289,52 @@ def _errors(score: Score) -> tuple[float, float]:
     return share * (score.value - score.low) / Z95, share * (score.high - score.value) / Z95
 
 
-def _scores(evaluation: Evaluation) -> tuple[Measured, ...]:
-    copies = evaluation.copies
-    return (*evaluation.scores, *([copies] if copies else []))
+def _uneven(row: Mapping[str, Measured]) -> str:
+    """Why a score is not ranked that depends on the number of pictures; "" where it can be."""
+    counts = {name: one.score.samples for name, one in row.items()}
+    if len(set(counts.values())) < 2 or all(one.unbiased for one in row.values()):
+        return ""
+    score = next(iter(row.values())).score.name
+    told = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
+    return f"{score} is not ranked, since it depends on the number of pictures: {told}."
 
 
-def _rows(measured: Mapping[str, Sequence[Measured]], *, ranked: bool) -> tuple[Row, ...]:
-    """A row for each score of a space, in the order in which they first come."""
+def _learned(cards: Mapping[str, Card]) -> str:
+    """Why copies of training pictures are not ranked; "" where they can be."""
+    if unknown := [name for name, card in cards.items() if card.train_hash is None]:
+        return (
+            f"Copies are not ranked, since it is not known what {' and '.join(unknown)} was "
+            f"trained on."
+        )
+    if len({card.train_hash for card in cards.values()}) == 1:
+        return ""
+    return f"Copies are not ranked, since {' and '.join(cards)} were trained on different pictures."
+
+
+def _rows(
+    measured: Mapping[str, Sequence[Measured]],
+    obstacle: Callable[[Mapping[str, Measured]], str],
+    *,
+    ranked: bool,
+) -> tuple[Row, ...]:
+    """A row for each score of a space, in the order in which they first come.
+
+    Args:
+        measured: By the sets' names.
+        obstacle: Says of one score why it cannot be ranked.
+        ranked: Whether the protocols agree.
+    """
     table: dict[tuple[str, str], dict[str, Measured]] = {}
     for name, scores in measured.items():
         for one in scores:
             table.setdefault((one.score.name, one.space), {})[name] = one
-    return tuple(
-        Row(
-            score,
-            space,
-            row,
-            pair_differences({name: one.score for name, one in row.items()}) if ranked else (),
+    rows = []
+    for (score, space), row in table.items():
+        why = obstacle(row) if ranked and len(row) > 1 else ""
+        found = (
+            pair_differences({name: one.score for name, one in row.items()})
+            if ranked and not why
+            else ()
         )
-        for (score, space), row in table.items()
-    )
-
-
-def _trusted(card: Card) -> str:
-    """What is taken on trust of a set whose drawing nobody wrote down."""
-    missing = unknown(card)
-    if not missing:
-        return ""
-    words = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
-    return (
-        f"How {card.subject} was drawn is not known ({words}): that it was drawn as the others is "
-        f"taken on trust."
-    )
-
-
-def _notes(evaluations: Mapping[str, Evaluation]) -> list[str]:
-    """What each of them says; what all say, once and without a name."""
-    said = [set(one.notes) for one in evaluations.values()]
-    common = set.intersection(*said)
-    first = next(iter(evaluations.values()))
-    return [
-        *(note for note in first.notes if note in common),
-        *(
-            f"{name}: {note}"
-            for name, one in evaluations.items()
-            for note in one.notes
-            if note not in common
-        ),
-    ]
-
-
-def _versions(cards: Sequence[Card]) -> list[str]:
-    if len({card.kao for card in cards}) < 2:
-        return []
-    told = ", ".join(f"{card.subject} by {card.kao}" for card in cards)
-    return [f"They were measured by several versions of kao: {told}."]
+        rows.append(Row(score, space, row, found, why))
+    return tuple(rows)

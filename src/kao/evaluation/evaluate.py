@@ -70,6 +70,8 @@ def evaluate(
     """
     plan, notes = Plan.of(protocol), list(drawn.notes)
     drawn = _chosen(drawn, protocol, seed, notes)
+    if drawn.brought:
+        notes.append(f"The drawn pictures are not as they were drawn, but {drawn.brought}.")
     spaces = [looking.spaces[space] for space in plan.spaces]
     card = Card(
         subject=drawn.name,
@@ -87,6 +89,7 @@ def evaluate(
         ema=drawing.ema,
         precision=drawing.precision,
         seed=seed,
+        metrics=protocol.metrics,
         protocol=protocol.name,
     )
     ask = _Ask(drawn, plan, looking, card, kept, notes)
@@ -122,6 +125,11 @@ def _to_statistics(ask: _Ask, reference: Reference) -> Examination:
         ask.notes.append(
             f"Left out {', '.join(plan.others)}: of the real pictures only statistics are there."
         )
+    if reference.gaussian.n is None:
+        ask.notes.append(
+            "The reference does not tell of how many pictures it is: intervals are those of the "
+            "drawn pictures alone, and the bias of its own number stays in every distance."
+        )
     scores = scores_of(plan.pairs, views, ask.notes)
     known = (
         reference.fingerprint
@@ -135,30 +143,25 @@ def _to_pictures(
     ask: _Ask, real: PictureSet, parts: Parts, train: PictureSet | None, seed: int
 ) -> Examination:
     plan, drawn, notes = ask.plan, ask.drawn, ask.notes
-    reference = parts.pictures.take(parts.reference)
-    notes += [*real.notes, *_about(real, reference, parts, train)]
+    notes += [*real.notes, *_about(real, parts, train, n=len(drawn))]
     views = {
         space: View.of(ask.seen(space), ask.looking.at(parts.pictures, space), parts)
         for space in plan.measured
     }
     scores = scores_of(plan.pairs, views, notes)
-    sets = Sets(
-        drawn,
-        reference,
-        fresh=parts.pictures.take(parts.fresh),
-        beside=parts.pictures.take(parts.beside),
-        train=train,
-    )
+    sets = Sets(drawn, parts, train)
     scores += other_scores(plan, sets, ask.looking, seed=seed, kept=ask.kept, notes=notes)
     copies = copies_of(plan, sets, real, ask.looking, seed=seed, notes=notes)
-    per_class = scores_per_class(plan.pairs, views, drawn, reference, notes)
+    per_class = scores_per_class(plan.pairs, views, drawn, parts, notes)
     card = replace(
         ask.card,
         reference=real.name,
-        reference_hash=reference.fingerprint,
-        reals=len(reference),
+        reference_hash=parts.fingerprint,
+        reals=len(parts.reference),
+        brought=real.brought or None,
+        train_hash=train.fingerprint if train else None,
     )
-    rate = Measured(copies.rate, floor=copies.real) if copies else None
+    rate = Measured(copies.rate, floor=copies.real, unbiased=True) if copies else None
     return Examination(
         Evaluation(card, tuple(scores), per_class, rate, tuple(notes)),
         drawn,
@@ -172,7 +175,7 @@ def _ranking(views: Mapping[str, View], seed: int) -> Ranking | None:
     for view in views.values():
         if isinstance(view.reference, Sight):
             try:
-                return ranking(view.reference, view.drawn, seed=seed)
+                return ranking(real=view.reference, drawn=view.drawn, seed=seed)
             except DataError:
                 return None
     return None
@@ -213,14 +216,12 @@ def _check_sets(drawn: PictureSet, real: PictureSet) -> None:
         )
 
 
-def _about(
-    real: PictureSet, reference: PictureSet, parts: Parts, train: PictureSet | None
-) -> list[str]:
-    """What a reader must know of the reference."""
-    notes = []
-    if len(reference) < len(real):
+def _about(real: PictureSet, parts: Parts, train: PictureSet | None, *, n: int) -> list[str]:
+    """What a reader must know of the reference of `n` drawn pictures."""
+    notes, count = [], len(parts.reference)
+    if count < len(real):
         notes.append(
-            f"The reference is {len(reference):,} of {len(real):,} real pictures, chosen at random."
+            f"The reference is {count:,} of {len(real):,} real pictures, chosen at random."
         )
     if not len(parts.fresh):
         notes.append("There are too few real pictures for a floor.")
@@ -229,9 +230,14 @@ def _about(
             f"The floor is that of {len(parts.fresh):,} real pictures against "
             f"{len(parts.beside):,} others: the reference has no pictures to spare for it."
         )
-    if train is not None and (seen := int(overlap(reference, train).sum())):
+    if 0 < len(parts.fresh) != n:
         notes.append(
-            f"{seen:,} of {len(reference):,} reference pictures were trained on, so a model that "
+            f"Scores that depend on the number of pictures have no floor, since {n:,} are scored, "
+            f"and there are {len(parts.fresh):,} real ones for it."
+        )
+    if train is not None and (seen := int(overlap(parts.pictures, train)[parts.reference].sum())):
+        notes.append(
+            f"{seen:,} of {count:,} reference pictures were trained on, so a model that "
             f"learned them by heart scores well: see the copies."
         )
     return notes

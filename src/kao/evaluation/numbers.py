@@ -2,7 +2,7 @@
 
 import math
 
-from kao.metrics.scores import Z95
+from kao.metrics.scores import Z95, Score
 
 
 def signed(value: float, error: float) -> str:
@@ -13,8 +13,14 @@ def signed(value: float, error: float) -> str:
 
 
 def number(value: float, error: float) -> str:
-    """A value with the decimal places that its 95 % interval leaves of it."""
-    return f"{value:.{_places(Z95 * error)}f}"
+    """A value with the decimal places that its 95 % interval leaves of it, and never "-0"."""
+    text = f"{abs(value):.{_places(Z95 * error)}f}"
+    return f"\N{MINUS SIGN}{text}" if value < 0 and float(text) else text
+
+
+def interval(score: Score) -> str:
+    """The 95 % interval of a score: "0.11 to 0.13"."""
+    return f"{number(score.low, score.error)} to {number(score.high, score.error)}"
 
 
 def _places(reach: float) -> int:

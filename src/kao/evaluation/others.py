@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from kao.errors import DataError
+from kao.evaluation.parts import Parts
 from kao.evaluation.pictures import PictureSet, overlap
 from kao.evaluation.planning import LPIPS, Plan
 from kao.evaluation.results import Measured
@@ -29,17 +31,30 @@ class Sets:
 
     Attributes:
         drawn: The drawn ones.
-        reference: The real ones that they are held against.
-        fresh: Other real ones, which are scored as if they had been drawn; may be empty.
-        beside: Those that `fresh` is held against.
+        parts: The real ones.
         train: What the model was trained on; None: not known.
     """
 
     drawn: PictureSet
-    reference: PictureSet
-    fresh: PictureSet
-    beside: PictureSet
+    parts: Parts
     train: PictureSet | None
+
+    @cached_property
+    def reference(self) -> PictureSet:
+        """What the drawn ones are held against, copied when it is first asked for."""
+        return self.parts.pictures.take(self.parts.reference)
+
+    @cached_property
+    def fresh(self) -> PictureSet:
+        """Other real ones, which are scored as if they had been drawn; may be empty."""
+        return self.parts.pictures.take(self.parts.fresh)
+
+    @cached_property
+    def beside(self) -> PictureSet:
+        """Those that `fresh` is held against."""
+        if self.parts.beside is self.parts.reference:
+            return self.reference
+        return self.parts.pictures.take(self.parts.beside)
 
 
 def other_scores(
@@ -57,7 +72,7 @@ def other_scores(
     """
 
     def drift(real: PictureSet, scored: PictureSet) -> Sequence[Score]:
-        return channel_drift(real.images, scored.images)
+        return channel_drift(real=real.images, drawn=scored.images)
 
     def diversity(real: PictureSet, scored: PictureSet) -> Sequence[Score]:
         lasting = kept or scored is not sets.drawn
@@ -87,13 +102,13 @@ def other_scores(
             notes.append(drift_sentence(scores))
         floors = _floors(measure, sets)
         label = looking.spaces[space].name if space else ""
-        found += [Measured(score, label, floors.get(score.name)) for score in scores]
+        found += [Measured(score, label, floors.get(score.name), True) for score in scores]
     return found
 
 
 def _floors(measure: _Measure, sets: Sets) -> dict[str, Score]:
     """What real pictures score; nothing where there are too few."""
-    if not len(sets.fresh):
+    if not len(sets.parts.fresh):
         return {}
     try:
         return {score.name: score for score in measure(sets.beside, sets.fresh)}

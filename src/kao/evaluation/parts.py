@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from kao.evaluation.pictures import PictureSet
+from kao.evaluation.pictures import PictureSet, fingerprint
 from kao.evaluation.protocols import Protocol
 
 _BOTH = 2  # halves
@@ -29,6 +29,11 @@ class Parts:
     reference: Tensor
     fresh: Tensor
     beside: Tensor
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the reference, as `PictureSet.fingerprint`; no picture is copied for it."""
+        return fingerprint([self.pictures.digests[i] for i in self.reference.tolist()])
 
     @classmethod
     def of(cls, real: PictureSet, protocol: Protocol, *, n: int, seed: int) -> Self:

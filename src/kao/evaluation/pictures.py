@@ -1,4 +1,4 @@
-"""Sets of pictures to be scored: folders, archives, arrays, sources and prepared sets.
+"""Sets of pictures to be scored.
 
 A set is known by its content: each picture has a digest, and the fingerprint of the set follows
 from all of them in whatever order they came.  So the same pictures under other names are the
@@ -6,27 +6,15 @@ same set, a seeded subset is the same pictures, and the pictures that two sets s
 """
 
 import hashlib
-import itertools
-import zipfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kao.data.folders import FolderSource
-from kao.data.item import ImageSource, Item
-from kao.data.pictures import Crop
-from kao.data.prepare import prepare
-from kao.data.prepared import IMAGES, MANIFEST, PreparedSet
-from kao.data.sources import SOURCES, open_source
-from kao.errors import ConfigError, DataError
-from kao.machine import usable_cores
 from kao.seeds import mixed_seed
 
 _CHOICE = 0xC401CE  # so that a choice is no other random thing of the same seed
@@ -45,6 +33,8 @@ class PictureSet:
         labels: int64, (N,), class indices, -1 for none; None where there are no classes.
         classes: Class names in index order.
         notes: What a person should know of how they were read, a sentence each.
+        brought: How they were brought to their size, in words; "" where they are as they came.
+        enlarged: How many were smaller.
     """
 
     name: str
@@ -55,6 +45,8 @@ class PictureSet:
     labels: Tensor | None = None
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    brought: str = ""
+    enlarged: int = 0
 
     @classmethod
     def of(
@@ -83,7 +75,7 @@ class PictureSet:
             name,
             images,
             digests,
-            _fingerprint(digests),
+            fingerprint(digests),
             keys if keys is not None else [f"{i:06d}" for i in range(len(images))],
             labels,
             tuple(classes),
@@ -115,18 +107,20 @@ class PictureSet:
         return self.order[torch.randperm(len(self), generator=generator)]
 
     def take(self, indices: Tensor) -> Self:
-        """Some of the pictures as a set of its own, with the same name.
+        """Some of the pictures as a set of its own, with the same name; of all, the set itself.
 
         Args:
             indices: int64, (n,).
         """
+        if torch.equal(indices, torch.arange(len(self))):
+            return self  # which may be a file that is looked into, too large to copy
         chosen: list[int] = indices.tolist()
         digests = tuple(self.digests[i] for i in chosen)
         return replace(
             self,
             images=self.images[indices],
             digests=digests,
-            fingerprint=_fingerprint(digests),
+            fingerprint=fingerprint(digests),
             keys=[self.keys[i] for i in chosen],
             labels=None if self.labels is None else self.labels[indices],
         )
@@ -163,171 +157,9 @@ def overlap(one: PictureSet, other: PictureSet) -> Tensor:
     return torch.tensor([digest in known for digest in one.digests], dtype=torch.bool)
 
 
-def open_pictures(
-    spec: str | Path, *, size: int | None = None, crop: Crop = "centre", classes: Sequence[str] = ()
-) -> PictureSet:
-    """Open a set of pictures by what a person wrote.
-
-    Without a size, pictures are taken as they are: they must be square, of one size, and all
-    readable, since a score of fewer pictures than there are would be that of another set.  With
-    a size they are prepared as for training (those of that size stay as they are), and what
-    cannot be read is left out and told.
-
-    Args:
-        spec: A folder or ZIP file, an NPZ file with one array uint8 (N, S, S, 3) as
-            `kao sample --npz` writes, the folder of a prepared set, "hf:NAME" or "toy".
-        size: Side in pixels; None: as they are.
-        crop: How they are made square where they are prepared; see `kao.data.pictures.fit`.
-        classes: Classes to take; all where empty.
-
-    Raises:
-        ConfigError: A source that draws at any size is given none, or as `open_source`.
-        DataError: There are no such pictures, they are not square or of several sizes, one cannot
-            be read, or an array is none of pictures.
-        MissingExtraError: A package for this kind of source is not installed.
-        OutputError: The prepared set cannot be written.
-    """
-    name, path = str(spec), Path(spec).expanduser()
-    drawn = name.partition(":")[0] in SOURCES
-    if not drawn and path.is_file() and path.suffix.lower() == ".npz":
-        return _of_size(_array(path, name), size)
-    if not drawn and (path / MANIFEST).is_file():
-        return _of_size(of_prepared(PreparedSet.open(path), name), size)
-    if size is None:
-        if drawn:
-            raise ConfigError(f"{name} has no size of its own: give one, as in --size 32.")
-        return _as_they_are(FolderSource(path, classes=classes), name)
-    prepared = prepare(open_source(name, size=size, classes=classes), size=size, crop=crop)
-    return of_prepared(prepared, name)
-
-
-def of_prepared(prepared: PreparedSet, name: str) -> PictureSet:
-    """A prepared set; its pictures stay on the disk until they are looked at.
-
-    Args:
-        prepared: From `kao.data.prepare`.
-        name: What a person called it.
-    """
-    shape = prepared.images.shape
-    # A private map, for torch takes no memory that must not be written.
-    pixels = torch.from_file(
-        str(prepared.path / IMAGES), shared=False, size=prepared.images.size, dtype=torch.uint8
-    )
-    audit = prepared.audit
-    notes = []
-    if audit.skipped:
-        notes.append(
-            f"Of {name}, {len(audit.skipped):,} of {len(audit.skipped) + audit.count:,} pictures "
-            f"could not be read and are left out; the first: {audit.skipped[0]}"
-        )
-    return PictureSet.of(
-        name,
-        pixels.view(shape),
-        keys=prepared.keys,
-        labels=None if prepared.labels is None else torch.from_numpy(prepared.labels),
-        classes=prepared.classes,
-        notes=notes,
-    )
-
-
-def has_statistics(spec: str | Path) -> bool:
-    """Whether a file is one of statistics, with mu, rather than of pictures."""
-    path = Path(spec).expanduser()
-    if path.suffix.lower() != ".npz" or not path.is_file():
-        return False
-    try:
-        with zipfile.ZipFile(path) as file:
-            return "mu.npy" in file.namelist()
-    except (OSError, zipfile.BadZipFile):  # whoever opens it says what is wrong
-        return False
-
-
-def _fingerprint(digests: Sequence[bytes]) -> str:
+def fingerprint(digests: Sequence[bytes]) -> str:
+    """SHA-256 of the sorted digests of pictures, in hexadecimal."""
     return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
-
-
-def _of_size(pictures: PictureSet, size: int | None) -> PictureSet:
-    if size is not None and pictures.size != size:
-        raise DataError(
-            f"{pictures.name} holds pictures of {pictures.size} x {pictures.size} pixels, and "
-            f"{size} x {size} were expected: give a folder, which can be resized, or pictures of "
-            f"that size."
-        )
-    return pictures
-
-
-def _array(path: Path, name: str) -> PictureSet:
-    """The one array of pictures in an NPZ file."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    # A file that was cut fails in the ways of zipfile, zlib and NumPy.
-    except Exception as error:
-        raise DataError(
-            f"{name} cannot be read as NPZ ({type(error).__name__}: {error}): copy it again, or "
-            f"write it with `kao sample --npz`."
-        ) from error
-    found = [a for a in arrays.values() if a.dtype == np.uint8 and a.ndim == 4 and a.shape[3] == 3]
-    if len(found) != 1 or found[0].shape[1] != found[0].shape[2] or len(found[0]) == 0:
-        met = ", ".join(f"{key} {a.dtype} {a.shape}" for key, a in arrays.items()) or "nothing"
-        raise DataError(
-            f"{name} holds {met}; expected one array of square pictures, uint8 (N, S, S, 3), as "
-            f"`kao sample --npz` writes."
-        )
-    return PictureSet.of(name, torch.from_numpy(found[0]).permute(0, 3, 1, 2))
-
-
-def _as_they_are(source: FolderSource, name: str) -> PictureSet:
-    """All pictures of a folder or an archive, without resampling."""
-    items = _items(source)
-    first = next(items)
-    side = first.image.shape[-1]
-    images = torch.empty(len(source), 3, side, side, dtype=torch.uint8)
-    keys, labels, jpegs = [], [], 0
-    for index, item in enumerate(itertools.chain([first], items)):
-        _check_size(item, first, name)
-        images[index] = item.image
-        keys.append(item.key)
-        labels.append(-1 if item.label is None else item.label)
-        jpegs += (item.encoding or "").startswith("JPEG")
-    notes = list(source.notes)
-    if jpegs:
-        notes.append(
-            f"{jpegs:,} of {len(images):,} pictures of {name} are JPEG files: compression changes "
-            f"what feature networks see and so the FID, for the worse or, beside real pictures "
-            f"that are JPEG too, for the better (Parmar et al. 2022); save samples as PNG."
-        )
-    return PictureSet.of(
-        name,
-        images,
-        keys=keys,
-        labels=torch.tensor(labels) if source.classes else None,
-        classes=source.classes,
-        notes=notes,
-    )
-
-
-def _items(source: ImageSource) -> Iterator[Item]:
-    """All pictures of a source in order, decoded by several threads."""
-    step = 16 * usable_cores()
-    with ThreadPoolExecutor(min(usable_cores(), 16)) as pool:
-        for start in range(0, len(source), step):
-            yield from pool.map(source.__getitem__, range(start, min(start + step, len(source))))
-
-
-def _check_size(item: Item, first: Item, name: str) -> None:
-    (_, height, width), side = item.image.shape, first.image.shape[-1]
-    if height != width:
-        raise DataError(
-            f"{item.key} of {name} is {width} x {height} pixels, not square: give --size, at which "
-            f"all are cut and resized, or use `kao prepare`."
-        )
-    if width != side:
-        raise DataError(
-            f"{name} holds pictures of different sizes ({first.key} is {side} x {side}, "
-            f"{item.key} is {width} x {width}): give --size, at which all are resized, or use "
-            f"`kao prepare`."
-        )
 
 
 def class_counts(pictures: PictureSet) -> Counter[str]:

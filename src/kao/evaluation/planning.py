@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from kao.diffusion import SAMPLERS
 from kao.errors import ConfigError, near_miss
-from kao.evaluation.protocols import Protocol
+from kao.evaluation.protocols import Protocol, protocol_of
 from kao.metrics import METRICS
 from kao.metrics.spaces import check_space
 
@@ -62,6 +63,46 @@ class Plan:
         needed += [self.main] if {"diversity", "copies"} & set(self.others) else []
         needed += [LPIPS] if LPIPS in self.others else []
         return tuple(dict.fromkeys(needed))
+
+
+def asked_protocol(
+    name: str,
+    *,
+    n: int | None = None,
+    steps: int | None = None,
+    sampler: str | None = None,
+    metrics: Sequence[str] = (),
+    features: Sequence[str] = (),
+) -> Protocol:
+    """A protocol by its name, with what a user asks for otherwise.
+
+    Args:
+        name: Of the protocol.
+        n: Pictures to draw.
+        steps: Of the sampler.
+        sampler: Its name.
+        metrics: Names; none: the protocol's.
+        features: Names of spaces; none: the protocol's.
+
+    Raises:
+        ConfigError: A name is not known, or a metric is defined in none of the spaces asked for.
+    """
+    check_names(metrics=metrics, features=features)
+    if sampler is not None and sampler not in SAMPLERS:
+        raise ConfigError(
+            f'There is no sampler "{sampler}"{near_miss(sampler, SAMPLERS)}; there are: '
+            f"{', '.join(SAMPLERS)}."
+        )
+    asked = protocol_of(name).changed(
+        n=n,
+        steps=steps,
+        sampler=(sampler, SAMPLERS[sampler]()) if sampler else None,
+        metrics=metrics,
+        features=features,
+    )
+    if features:
+        check_defined(asked.metrics, asked.features)
+    return asked
 
 
 def check_names(*, metrics: Sequence[str] = (), features: Sequence[str] = ()) -> None:

@@ -20,7 +20,7 @@ class Protocol:
     Attributes:
         name: With what was changed.
         about: In words, with its source.
-        metrics: Of `kao.metrics.METRICS` and of `kao.evaluation.evaluate.OTHERS`.
+        metrics: Of `kao.metrics.METRICS` and of `kao.evaluation.planning.OTHERS`.
         features: Names of the feature spaces, of `kao.metrics.SPACES`.
         resize: How pictures are resized for Inception.
         n: Pictures drawn, or chosen at random from more.

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from kao.errors import DataError
 from kao.evaluation.card import Card
 from kao.metrics.scores import Score
 
@@ -21,11 +22,14 @@ class Measured:
         space: The feature space, "" where pixels were looked at.
         floor: The same of real pictures that are not in the reference: what a perfect model
             would get.  None: there were too few of them, or it says nothing of this score.
+        unbiased: Whether its expectation is the same at any number of drawn pictures; False where
+            that is not known.
     """
 
     score: Score
     space: str = ""
     floor: Score | None = None
+    unbiased: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,16 @@ class Evaluation:
         """As JSON text.
 
         Raises:
-            ValueError: A score is not finite.
+            DataError: A score is not finite.
         """
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+        try:
+            return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+        except ValueError as error:
+            raise DataError(
+                f"A score of {self.card.subject} is not finite, and so cannot be kept: look at the "
+                f"pictures, since the model may have diverged, and leave out with --metrics what "
+                f"cannot be measured."
+            ) from error
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -129,7 +140,12 @@ def _row(measured: Measured, of: str = "") -> tuple[str, str, str, str, str]:
 
 def _measured(told: list[Mapping[str, Any]]) -> tuple[Measured, ...]:
     return tuple(
-        Measured(_score(one["score"]), one["space"], _score(one["floor"]) if one["floor"] else None)
+        Measured(
+            _score(one["score"]),
+            one["space"],
+            _score(one["floor"]) if one["floor"] else None,
+            one.get("unbiased", False),
+        )
         for one in told
     )
 

@@ -1,29 +1,23 @@
 """Whether a run still grows better, from what it has told so far: `judge`.
 
-The verdict says no more than the figures allow.  A score has an error, which hides small changes;
-so a run is called flat only where a change that matters would have been seen.  What was learned by
-heart shows in the held-out loss (it rises while that of training pictures does not) and in drawn
-pictures that are copies.
+The verdict says no more than the figures allow.  A change of the score has an error, which hides
+small ones; so a run is called flat only where a change that matters would have been seen.  What
+was learned by heart shows in the held-out loss (it rises while that of training pictures does not)
+and in drawn pictures that are copies.
 """
 
 import bisect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from kao.evaluation.by_heart import Event, by_heart, copies, losses
-from kao.evaluation.numbers import number, rounded, signed
-from kao.evaluation.trends import Point, change, over_trend, recent
-from kao.metrics.scores import Z95
+from kao.evaluation.by_heart import Event, by_heart, copies, losses, unchanged
+from kao.evaluation.course import FEWEST, Trend, is_known, of_kind, points, scores_told
+from kao.evaluation.numbers import rounded, signed
+from kao.evaluation.trends import change, recent
 
-State = Literal["improving", "flat", "overfitting", "unknown"]
-
-_FEWEST = 4
-"""Scores below which nothing is said of them: two make a line, and two say how far it is off."""
-
-_FLAT = 0.25
-"""Share of the score that as much training again must bring, at best, for a run not to be flat."""
+State = Literal["improving", "flat", "worsening", "overfitting", "unknown"]
 
 _STEADY = 0.9
 """Share of the peak learning rate below which it is falling, and scores fall with it."""
@@ -65,14 +59,17 @@ class Verdict:
     """What became of a run.
 
     Attributes:
-        state: "improving", "flat", "overfitting", or "unknown" where the figures do not tell.
+        state: "improving", "flat", "worsening", "overfitting", or "unknown" where the figures do
+            not tell.
         sentence: Why, for people.
         forecast: Of the score; None where the figures do not allow one.
+        improves: Whether the score falls beyond its error, whatever the held-out loss does.
     """
 
     state: State
     sentence: str
     forecast: Forecast | None = None
+    improves: bool = False
 
     def __str__(self) -> str:
         """The sentence, with the forecast."""
@@ -83,6 +80,7 @@ class Verdict:
         return {
             "state": self.state,
             "sentence": self.sentence,
+            "improves": self.improves,
             "forecast": asdict(self.forecast) if self.forecast else None,
         }
 
@@ -99,108 +97,36 @@ def judge(events: Sequence[Event], *, finished: bool = False) -> Verdict:
         finished: Whether the run has come to its length: only then is there a forecast although
             the learning rate has fallen.
     """
-    scores = _scores(events)
-    trend = _Trend.of(scores)
-    reasons = [r for r in (copies(scores), by_heart(_kind(events, "held_out"))) if r]
-    if reasons:
-        return Verdict("overfitting", f"Overfitting: {'; '.join(reasons)}.")
+    scores = scores_told(events)
+    trend = Trend.of(scores)
+    improves = trend is not None and trend.z <= -2
+    copied, learned = copies(scores), by_heart(of_kind(unchanged(events), "held_out"))
+    if learned and improves and not copied:
+        sentence = f"Overfitting: {learned}. The score improves all the same: {trend}."
+        return Verdict("overfitting", sentence, improves=True)
+    if copied or learned:
+        why = "; ".join(reason for reason in (copied, learned) if reason)
+        return Verdict("overfitting", f"Overfitting: {why}.")
     forecast = _forecast(scores, events, finished=finished)
     if trend is None:
         return _without_scores(events, len(scores))
-    if trend.z <= -2:
-        return Verdict("improving", f"Improving: {trend}.", forecast)
+    if improves:
+        return Verdict("improving", f"Improving: {trend}.", forecast, improves=True)
     if trend.z >= 3:
-        return Verdict("flat", f"No longer improving: {trend}.")
+        return Verdict("worsening", f"Growing worse: {trend}.")
     if trend.resolved:
-        return Verdict("flat", f"Flat: {trend}.", forecast)
+        why = trend.near if trend.arrived else str(trend)
+        return Verdict("flat", f"Flat: {why}.", forecast)
     return Verdict(
         "unknown",
-        f"Not known yet: {trend}, and a change that matters could hide in that. A "
-        f"larger evaluation.pictures shows smaller changes.",
+        f"Not known yet: {trend}, and a change that matters could hide in that. {trend.advice}",
         forecast,
     )
 
 
-# Scores
-
-
-def _kind(events: Sequence[Event], kind: str) -> list[Event]:
-    return [event for event in events if event.get("event") == kind]
-
-
-def _scores(events: Sequence[Event]) -> list[Event]:
-    """The evaluations by the newest measure: those before it was changed do not compare."""
-    told = [e for e in _kind(events, "evaluation") if _finite(e.get("score"))]
-    return [event for event in told if event.get("measure") == told[-1].get("measure")]
-
-
-def _finite(score: Any) -> bool:
-    if not isinstance(score, Mapping):
-        return False
-    figures = [score.get(name) for name in ("value", "own_error")]
-    return all(isinstance(x, int | float) and math.isfinite(x) for x in figures)
-
-
-def _points(scores: Sequence[Event]) -> list[Point]:
-    return [
-        Point(e["images"], e["score"]["value"], max(e["score"]["own_error"], 1e-12)) for e in scores
-    ]
-
-
-@dataclass(frozen=True)
-class _Trend:
-    """How the score changed over the second half of the images, by a line through log images.
-
-    Attributes:
-        images: Over which.
-        value: The score at their end, on the line.
-        change: Over them.
-        error: Standard error of `change`.
-        floor: Standard error of a score at the end: below two of them it is one of real pictures.
-    """
-
-    images: int
-    value: float
-    change: float
-    error: float
-    floor: float
-
-    @classmethod
-    def of(cls, scores: Sequence[Event]) -> "_Trend | None":
-        if len(scores) < _FEWEST:
-            return None
-        late = recent(_points(scores))
-        moved = change(late, late[0].images, late[-1].images)
-        ends = over_trend(late, late[-1].images)
-        return cls(
-            round(late[-1].images - late[0].images), ends, moved.value, moved.error, late[-1].error
-        )
-
-    @property
-    def z(self) -> float:
-        return self.change / self.error
-
-    @property
-    def resolved(self) -> bool:
-        """Whether a change that matters would have been seen."""
-        best = self.change - Z95 * self.error
-        return -best <= _FLAT * self.value or self.value <= 2 * self.floor
-
-    def __str__(self) -> str:
-        if self.value <= 2 * self.floor:
-            return (
-                f"the score, {number(self.value, self.floor)}, can hardly be told from that of "
-                f"real pictures with so few of them"
-            )
-        return (
-            f"over the last {rounded(self.images):,} images the score changed by "
-            f"{signed(self.change, self.error)}, to {number(self.value, self.floor)}"
-        )
-
-
 def _without_scores(events: Sequence[Event], count: int) -> Verdict:
     """What the held-out loss alone tells."""
-    told = losses(_kind(events, "held_out"))
+    told = losses(of_kind(events, "held_out"))
     why = f"{count} score{'s are' if count != 1 else ' is'} too few to tell a trend"
     if told and (fallen := told.fallen()):
         return Verdict(
@@ -224,7 +150,7 @@ class _Rates:
     def __init__(self, events: Sequence[Event]):
         told = [
             (event["images"], event["learning_rate"])
-            for event in _kind(events, "train")
+            for event in of_kind(events, "train")
             if isinstance(event.get("learning_rate"), int | float)
         ]
         self._images = [images for images, _ in told]
@@ -249,13 +175,13 @@ def _forecast(
     its fall are used alone, and at the end of the run the forecast is of one that is as long
     again and ends as it did.  While it falls there is none.
     """
-    if len(scores) < _FEWEST:
+    if len(scores) < FEWEST:
         return None
     rates = _Rates(events)
-    steady = [point for point in _points(scores) if rates.steady(point.images)]
+    steady = [point for point in points(scores) if rates.steady(point.images)]
     now = scores[-1]["images"]
     annealed = not rates.steady(now)
-    if len(steady) < _FEWEST or (annealed and not finished):
+    if len(steady) < FEWEST or (annealed and not finished):
         return None
     late = recent(steady)
     # A curve of learning lies between a line in log images and one in 1 / images.
@@ -264,7 +190,7 @@ def _forecast(
     shape = abs(both[0].value - both[1].value) / 2
     error = math.hypot(math.fsum(c.error for c in both) / 2, shape)
     floor = scores[-1].get("floor") or {}
-    least = floor["value"] if _finite(floor) else 0.0
+    least = floor["value"] if is_known(floor) else 0.0
     moved = max(moved, min(0.0, least - scores[-1]["score"]["value"]))
     return Forecast(now, _minutes(events, now), moved, error, annealed)
 
@@ -273,7 +199,7 @@ def _minutes(events: Sequence[Event], images: int) -> float:
     """That so many images take, hooks included; 0 where nothing is known."""
     timed = [
         (event["images"], event["seconds"])
-        for event in _kind(events, "train")
+        for event in of_kind(events, "train")
         if isinstance(event.get("seconds"), int | float) and event["images"] > 0
     ]
     if not timed:

@@ -119,16 +119,20 @@ def _measured(name: str, view: View) -> list[Measured]:
     metric = METRICS[name]
     scores = metric(view.reference, view.drawn)
     floors = {}
-    if view.fresh is not None:
+    # What depends on the number of pictures would show another number as better or worse pictures.
+    if view.fresh is not None and (metric.unbiased or len(view.fresh) == len(view.drawn)):
         try:
             floors = {floor.name: floor for floor in metric(view.beside, view.fresh)}
         except DataError:  # half of the real pictures can be too few where all of them are not
             floors = {}
-    return [Measured(score, view.drawn.space, floors.get(score.name)) for score in scores]
+    return [
+        Measured(score, view.drawn.space, floors.get(score.name), metric.unbiased)
+        for score in scores
+    ]
 
 
 def scores_per_class(
-    pairs: Pairs, views: Mapping[str, View], drawn: PictureSet, real: PictureSet, notes: list[str]
+    pairs: Pairs, views: Mapping[str, View], drawn: PictureSet, parts: Parts, notes: list[str]
 ) -> dict[str, tuple[Measured, ...]]:
     """Scores of the classes that both sets have, without floors.
 
@@ -136,10 +140,11 @@ def scores_per_class(
         pairs: What to measure.
         views: By the names of spaces.
         drawn: The drawn pictures of the views.
-        real: Their reference pictures.
+        parts: Has their reference pictures.
         notes: Is told of classes that have too few pictures.
     """
-    ours, theirs = class_counts(drawn), class_counts(real)
+    of_class = {name: parts.pictures.is_of(name)[parts.reference] for name in drawn.classes}
+    ours, theirs = class_counts(drawn), {name: int(x.sum()) for name, x in of_class.items()}
     shared = [name for name in drawn.classes if ours[name] and theirs[name]]
     few = [name for name in shared if min(ours[name], theirs[name]) < CLASS_LEAST]
     if few:
@@ -151,7 +156,7 @@ def scores_per_class(
     for name in shared:
         if name in few:
             continue
-        mine, other = drawn.is_of(name), real.is_of(name)
+        mine, other = drawn.is_of(name), of_class[name]
         own = {
             space: View(view.drawn.rows(mine), view.reference.rows(other), None, view.beside)
             for space, view in views.items()

@@ -7,6 +7,7 @@ score = distance(features(generated))     # value, standard error, number of pic
 from kao.metrics.class_score import inception_score
 from kao.metrics.colours import channel_drift, drift_sentence
 from kao.metrics.copies import Copies, CopyFinder
+from kao.metrics.corruptions import CORRUPTIONS, Corruption
 from kao.metrics.diversity import lpips_diversity, pairwise_distance
 from kao.metrics.frechet import (
     features_distance,
@@ -34,11 +35,13 @@ from kao.metrics.weights import WeightFile
 
 __all__ = [
     "CLIP",
+    "CORRUPTIONS",
     "LPIPS",
     "METRICS",
     "SPACES",
     "Copies",
     "CopyFinder",
+    "Corruption",
     "DINOv2",
     "Faces",
     "Features",

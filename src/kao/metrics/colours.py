@@ -21,7 +21,7 @@ _SHOWN = 0.5  # grey levels; less is not worth a word
 _BATCH = 512
 
 
-def channel_drift(real: Tensor, drawn: Tensor) -> tuple[Score, ...]:
+def channel_drift(*, real: Tensor, drawn: Tensor) -> tuple[Score, ...]:
     """How far the mean of each channel lies from that of real pictures, drawn less real.
 
     A picture is one observation, its pixels are not: errors are those of the difference of two

@@ -21,7 +21,14 @@ import torch
 from torch import Tensor
 
 from kao.errors import DataError
-from kao.metrics.manifold import wilson
+from kao.metrics.copy_line import (
+    CHANCE,
+    Line,
+    flagged_by_others,
+    possible_quantiles,
+    sampled_share,
+    share_below,
+)
 from kao.metrics.neighbours import (
     MEANS,
     PIXELS,
@@ -32,12 +39,9 @@ from kao.metrics.neighbours import (
     nearest_shifted,
     without_twins,
 )
-from kao.metrics.scores import Z95, Score
+from kao.metrics.scores import Score
 from kao.metrics.spaces.features import Features
 from kao.seeds import mixed_seed
-
-CHANCE = 0.01
-"""Share of new pictures that are flagged."""
 
 LEAST = 20
 """Training pictures below which nothing can be said."""
@@ -51,8 +55,7 @@ _FAR = 3.0  # quartile distances below the lower quartile: "far out" (Tukey 1977
 _SMALLEST = 1e-3  # ratio: the logarithm of 0 is none
 _BATCH = 64
 _CPU = torch.device("cpu")
-_PARTS = 10  # each of which is judged by the line that the others draw
-_ASKED, _FOLDS = 1, 2  # purposes of seeds
+_ASKED, _FOLDS, _LINES = 1, 2, 3  # purposes of seeds
 
 _Search = Callable[[Tensor, Tensor | None], Neighbours]
 """The neighbours of pictures, whose own numbers in the training set are passed over."""
@@ -63,8 +66,10 @@ class Copies:
     """Samples held against training pictures.
 
     Attributes:
-        rate: Share of the samples that are flagged, 0..1, with Wilson's interval.
-        real: The same of real pictures, each flagged by a line that others drew.
+        rate: Share of the samples that are flagged, 0..1; its interval holds what is not known of
+            the line, too, and `own_error` is that of the samples alone.
+        real: The same of real pictures, each flagged by a line that others drew, with Wilson's
+            interval.
         flagged: Which samples, int64, the most certain first.
         index: The training picture that each sample is nearest to, int64, (Q,), in the way of
             comparing that tells most.
@@ -132,7 +137,7 @@ class CopyFinder:
         if len(train) < LEAST:
             raise DataError(
                 f"{len(train)} training pictures are too few to tell copies from new pictures; "
-                f"expected {LEAST} or more."
+                f"expected {LEAST} or more: add pictures, or leave the search for copies out."
             )
         self.train = train
         self._searches = _searches(train, space, seen, device)
@@ -147,9 +152,11 @@ class CopyFinder:
                 f"Of {len(asked)} real pictures all but {len(logs)} occur in the training set as "
                 f"well, so copies cannot be told from new pictures: remove duplicates."
             )
-        self._line = _Line.through(logs)
-        flagged = _flagged_by_others(logs, seed=mixed_seed(seed, _FOLDS))
-        self.real = _share("copies, real pictures", flagged, len(logs))
+        self._line = Line.through(logs)
+        lowest = self._line.standardised(logs).amin(1)
+        self._heights = possible_quantiles(lowest, CHANCE, seed=mixed_seed(seed, _LINES))
+        flagged = flagged_by_others(logs, seed=mixed_seed(seed, _FOLDS))
+        self.real = sampled_share("copies, real pictures", flagged, len(logs))
         self.calibration = _in_words(
             len(logs), len(asked) - len(logs), None if held is None else len(held), from_held
         )
@@ -175,7 +182,7 @@ class CopyFinder:
 
         order = lowest.values.argsort(stable=True)
         return Copies(
-            rate=_share("copies", int(flags.sum()), len(drawn)),
+            rate=share_below(lowest.values, self._line.height, self._heights),
             real=self.real,
             flagged=order[flags[order]],
             index=told(nearness.index),
@@ -189,10 +196,15 @@ class CopyFinder:
         )
 
     def _check(self, images: Tensor) -> None:
-        if not len(images) or images.shape[1:] != self.train.shape[1:]:
+        if not len(images):
+            raise DataError(
+                "There is no picture to hold against the training pictures; expected one or more: "
+                "draw some first."
+            )
+        if images.shape[1:] != self.train.shape[1:]:
             raise DataError(
                 f"Pictures of shape {tuple(images.shape)} cannot be held against training pictures "
-                f"of shape {tuple(self.train.shape)}: expected one or more of the same size."
+                f"of shape {tuple(self.train.shape)}: bring both to the same size."
             )
 
     def _nearness(self, pictures: Tensor, own: Tensor | None) -> "_Nearness":
@@ -262,71 +274,8 @@ def _twins(nearness: _Nearness) -> Tensor:
     return same | (logs < bound).any(1)
 
 
-@dataclass(frozen=True, eq=False)
-class _Line:
-    """Between copies and new pictures.
-
-    Attributes:
-        mean, std: Of real pictures' logarithms, (V,).
-        height: Of the lowest standardised one: `CHANCE` of new pictures lie below.
-    """
-
-    mean: Tensor
-    std: Tensor
-    height: float
-
-    @classmethod
-    def through(cls, logs: Tensor) -> "_Line":
-        """The line that real pictures draw, (n, V)."""
-        mean, std = logs.mean(0), logs.std(0).clamp(min=1e-6)
-        return cls(mean, std, low_quantile(((logs - mean) / std).amin(1), CHANCE))
-
-    def standardised(self, logs: Tensor) -> Tensor:
-        return (logs - self.mean) / self.std
-
-    def flags(self, logs: Tensor) -> Tensor:
-        """Which lie below it, (n,), bool."""
-        return self.standardised(logs).amin(1) < self.height
-
-
-def _flagged_by_others(logs: Tensor, *, seed: int) -> int:
-    """How many real pictures lie below the line that others draw: cross-validation."""
-    part = torch.empty(len(logs), dtype=torch.int64)
-    part[_shuffled(len(logs), seed)] = torch.arange(len(logs)) % _PARTS
-    return sum(
-        int(_Line.through(logs[part != p]).flags(logs[part == p]).sum()) for p in range(_PARTS)
-    )
-
-
-def low_quantile(values: Tensor, share: float) -> float:
-    """A number below which a share of further values will lie, from few.
-
-    The lowest tenth, five at least, are taken for the tail of an exponential distribution below
-    the next one, u.  With m of them and their mean e below u, a further value lies under
-    u - e m ((q / share)^(1/m) - 1), q = (m + 1) / (n + 1), with probability `share` exactly:
-    the mean over the Gamma distribution of e is allowed for.  Thinner tails, a Gaussian's for
-    instance, give fewer.
-
-    Args:
-        values: (n,), float64, n of 10 or more.
-        share: Below 6 / (n + 1) and a tenth.
-    """
-    n = len(values)
-    m = max(5, n // 10)
-    lowest = values.sort().values[: m + 1]
-    excess = (lowest[m] - lowest[:m]).mean()
-    q = (m + 1) / (n + 1)
-    return float(lowest[m] - excess * m * ((q / share) ** (1 / m) - 1))
-
-
 def _shuffled(count: int, seed: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-
-
-def _share(name: str, count: int, of: int) -> Score:
-    """A share with Wilson's interval, half of which tells the error, so it is never 0."""
-    low, high = wilson(count / of, 0.0, of)
-    return Score(name, count / of, (high - low) / (2 * Z95), of, interval=(low, high))
 
 
 def _in_words(count: int, twins: int, held: int | None, from_held: bool) -> str:

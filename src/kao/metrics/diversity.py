@@ -4,18 +4,20 @@ Neither more nor less is better: a model that draws the same few faces has too l
 draws noise has too much.  The number is to agree with that of as many real pictures.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
 from kao.errors import DataError
-from kao.metrics.scores import Score
+from kao.metrics.pairs import row_blocks, squared_distances
+from kao.metrics.scores import Score, jackknife_variance
 from kao.metrics.sight import Sight
 from kao.metrics.spaces.features import Features
 from kao.seeds import mixed_seed
 
 _LEAST = 3  # pictures, or pairs; leaving one out must leave two
-_PAIRS = 2**22  # distances that are held at a time
-_BATCH = 16  # pairs
+_PIXELS = 2**16  # of either side of some pairs at a time: LPIPS has 122 numbers for each
 
 
 def pairwise_distance(sight: Sight, *, most: int = 5000, seed: int = 0) -> Score:
@@ -37,20 +39,18 @@ def pairwise_distance(sight: Sight, *, most: int = 5000, seed: int = 0) -> Score
     generator = torch.Generator().manual_seed(mixed_seed(seed))
     x = sight.features[torch.randperm(len(sight), generator=generator)[:n]].double()
     x = x - x.mean(0)  # far from zero, squared distances lose digits
-    squares = x.square().sum(1)
     sums = []
-    for rows in torch.split(torch.arange(n), max(1, _PAIRS // n)):
-        gaps = torch.addmm(squares, x[rows], x.T, alpha=-2) + squares[rows, None]
-        gaps[torch.arange(len(rows)), rows] = 0
-        sums.append(gaps.clamp(min=0).sqrt().sum(1))
+    for rows in row_blocks(n, n):
+        gaps = squared_distances(x[rows], x)
+        gaps[torch.arange(len(rows)), rows] = 0  # no rounding in the distance to itself
+        sums.append(gaps.sqrt().sum(1))
     to_others = torch.cat(sums)
     total = to_others.sum()
     left_out = (total - 2 * to_others) / ((n - 1) * (n - 2))
-    variance = (n - 1) / n * (left_out - left_out.mean()).square().sum()
     return Score(
         f"pairwise distance {sight.space}",
         (total / (n * (n - 1))).item(),
-        variance.sqrt().item(),
+        math.sqrt(jackknife_variance(left_out)),
         n,
         better="neither",
     )
@@ -75,10 +75,12 @@ def lpips_diversity(images: Tensor, lpips: Features, *, pairs: int = 1000, seed:
     _check(count, "pairs are too few to measure how different pictures are")
     generator = torch.Generator().manual_seed(mixed_seed(seed))
     both = torch.randperm(len(images), generator=generator)[: 2 * count].view(2, count)
+    height, width = images.shape[-2:]
+    at_once = max(1, _PIXELS // (height * width))
     gaps = torch.cat(
         [
-            (lpips(images[one]) - lpips(images[other])).double().square().sum(1).cpu()
-            for one, other in zip(*(torch.split(side, _BATCH) for side in both), strict=True)
+            (lpips(images[one]) - lpips(images[other])).square().sum(1).cpu().double()
+            for one, other in zip(*(side.split(at_once) for side in both), strict=True)
         ]
     )
     return Score(

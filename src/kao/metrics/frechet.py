@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from kao.errors import DataError
+from kao.metrics.checks import check_widths
 from kao.metrics.gaussians import ROWS, Gaussian
 from kao.metrics.scores import Score
 from kao.metrics.sight import Sight
@@ -54,16 +55,16 @@ def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tenso
     Returns:
         A non-negative number in squared feature units; 0 if and only if the Gaussians agree.
     """
-    return gaussian_distance(Gaussian(mean_a, cov_a), Gaussian(mean_b, cov_b))
+    return gaussian_distance(drawn=Gaussian(mean_a, cov_a), real=Gaussian(mean_b, cov_b))
 
 
-def gaussian_distance(drawn: Gaussian, real: Gaussian) -> float:
+def gaussian_distance(*, real: Gaussian, drawn: Gaussian) -> float:
     """`frechet_distance` of two Gaussians; what it needs of the real one alone is kept there.
 
     Raises:
         DataError: They are of different widths.
     """
-    _same_width(drawn.width, real.width)
+    check_widths(real=real.width, drawn=drawn.width)
     product = real.factor.T @ drawn.cov @ real.factor
     return _put_together(
         (drawn.mean - real.mean).square().sum() + drawn.cov.trace() + real.cov.trace(),
@@ -72,34 +73,35 @@ def gaussian_distance(drawn: Gaussian, real: Gaussian) -> float:
     )
 
 
-def features_distance(drawn: Tensor, real: Gaussian) -> float:
+def features_distance(*, real: Gaussian, drawn: Tensor) -> float:
     """Frechet distance of a set of features, in the smaller of two forms.
 
     Where there are fewer pictures than dimensions, the eigenvalues other than 0 are those of a
     matrix of pictures by pictures, X C_r X^T / (n - 1), X the features less their mean.
 
     Args:
-        drawn: (N, D), any dtype and device, N of two or more.
         real: What it is held against.
+        drawn: (N, D), any dtype and device, N of two or more.
 
     Raises:
         DataError: They are of different widths.
     """
     x = drawn.detach().to("cpu", torch.float64)
-    _same_width(x.shape[1], real.width)
+    check_widths(real=real.width, drawn=x.shape[1])
     mean = x.mean(0)
     x = x - mean
     if len(x) > real.width:
-        return gaussian_distance(Gaussian(mean, x.T @ x / (len(x) - 1), len(x)), real)
+        own = Gaussian(mean, x.T @ x / (len(x) - 1), len(x))
+        return gaussian_distance(real=real, drawn=own)
     projected = x @ real.factor
     gram = projected @ projected.T / (len(x) - 1)
-    own = x.square().sum() / (len(x) - 1)
+    trace = x.square().sum() / (len(x) - 1)
     return _put_together(
-        (mean - real.mean).square().sum() + own + real.cov.trace(), torch.linalg.eigvalsh(gram)
+        (mean - real.mean).square().sum() + trace + real.cov.trace(), torch.linalg.eigvalsh(gram)
     )
 
 
-def frechet_score(drawn: Sight, real: Gaussian, *, seen: Tensor | None, name: str) -> Score:
+def frechet_score(*, real: Sight | Gaussian, drawn: Sight, name: str) -> Score:
     """The conventional Frechet distance at this number of pictures, with its interval.
 
     The value is biased upwards by both sets' finite numbers, and the interval is one for its
@@ -107,21 +109,22 @@ def frechet_score(drawn: Sight, real: Gaussian, *, seen: Tensor | None, name: st
     where the distance between the distributions lies.
 
     Args:
+        real: Real pictures, or their mean and covariance.  Of those the sampling is taken as that
+            of `n` draws from the normal distribution; where `n` is not known they count as given,
+            and the error is that of the drawn pictures alone.
         drawn: Generated pictures.
-        real: Mean and covariance of real pictures.
-        seen: The features that `real` is of, (N, D).  None: they are not known, and `real` counts
-            as given, so the error is that of the drawn pictures alone.
         name: Of the score.
 
     Raises:
-        DataError: There are no more drawn pictures than dimensions, or the widths differ.
+        DataError: There are no more pictures, drawn or real, than dimensions, or the widths
+            differ.
     """
-    _enough(len(drawn), real.width, name, share=1)
-    found = _estimate(drawn.features, drawn.gaussian, seen, real)
+    _check(real, drawn, name, share=1)
+    found = _estimate(drawn, real)
     return _scored(name, found.value, found, len(drawn))
 
 
-def frechet_infinity(drawn: Sight, real: Sight | Gaussian, *, name: str) -> Score:
+def frechet_infinity(*, real: Sight | Gaussian, drawn: Sight, name: str) -> Score:
     """Frechet distance as it would be with infinitely many pictures (Chong & Forsyth 2020).
 
     They evaluate FID on subsets of several sizes and fit a line in 1/n.  Here the slope at n is
@@ -130,31 +133,31 @@ def frechet_infinity(drawn: Sight, real: Sight | Gaussian, *, name: str) -> Scor
     distance less its first-order bias at n pictures.  A line through n and n/2 alone overshoots
     where n is a few times the dimension, since the bias is no line there.
 
-    The bias of the real pictures is removed as well where their features are given; of mean and
-    covariance alone it stays, as in theirs.
+    The bias of the real pictures is removed as well.  Of mean and covariance alone it is taken to
+    first order, as that of `n` draws from the normal distribution; where `n` is not known it
+    stays, and the score's name says so.
 
     Args:
+        real: Real pictures, or their mean and covariance.
         drawn: Generated pictures.
-        real: Real ones, or their mean and covariance.
         name: Of the score.
 
     Raises:
-        DataError: There are not more than twice as many pictures as dimensions, or the widths
-            differ.
+        DataError: There are not more than twice as many pictures, drawn or real, as dimensions, or
+            the widths differ.
     """
-    _enough(len(drawn), real.width, name, share=2)
-    if isinstance(real, Gaussian):
-        full = _estimate(drawn.features, drawn.gaussian, None, real)
-        halves = [_estimate(half.features, half.gaussian, None, real) for half in _halves(drawn)]
-    else:
-        _enough(len(real), real.width, f"{name} (real)", share=2)
-        full = _estimate(drawn.features, drawn.gaussian, real.features, real.gaussian)
-        halves = [
-            _estimate(half.features, half.gaussian, other.features, other.gaussian)
-            for half, other in zip(_halves(drawn), _halves(real), strict=True)
-        ]
-    rough = (halves[0].unbiased + halves[1].unbiased) / 2
-    return _scored(name, full.unbiased + (full.unbiased - rough) / 3, full, len(drawn))
+    _check(real, drawn, name, share=2)
+    full = _estimate(drawn, real)
+    others: tuple[Sight | Gaussian, ...] = (real, real)
+    if isinstance(real, Sight):
+        others = _halves(real)
+    rough = [
+        _estimate(half, other).unbiased for half, other in zip(_halves(drawn), others, strict=True)
+    ]
+    value = full.unbiased + (full.unbiased - sum(rough) / 2) / 3
+    if full.real is None:
+        name = f"{name} (the reference's own bias stays)"
+    return _scored(name, value, full, len(drawn))
 
 
 @dataclass(frozen=True)
@@ -186,47 +189,61 @@ class _Estimate:
         return self.value - self.drawn.bias - (self.real.bias if self.real else 0.0)
 
 
-def _estimate(drawn: Tensor, ours: Gaussian, seen: Tensor | None, real: Gaussian) -> _Estimate:
+def _estimate(drawn: Sight, real: Sight | Gaussian) -> _Estimate:
     """The distance, its influence functions and its curvature, from one eigen-decomposition."""
-    _same_width(ours.width, real.width)
-    product = real.factor.T @ ours.cov @ real.factor
+    ours, theirs = drawn.gaussian, real if isinstance(real, Gaussian) else real.gaussian
+    product = theirs.factor.T @ ours.cov @ theirs.factor
     values, vectors = torch.linalg.eigh((product + product.T) / 2)
     roots = values.clamp(min=0).sqrt()
     value = _put_together(
-        (ours.mean - real.mean).square().sum() + ours.cov.trace() + real.cov.trace(), values
+        (ours.mean - theirs.mean).square().sum() + ours.cov.trace() + theirs.cov.trace(), values
     )
     inverse = torch.where(values > _ROUNDING * values[-1], 1 / roots, 0.0)
-    to_real = real.factor @ vectors
-    side = _side(drawn, ours, to_real, roots, inverse, towards=ours.mean - real.mean)
-    if seen is None:
-        return _Estimate(value, side, None)
+    to_real = theirs.factor @ vectors
+    shift = ours.mean - theirs.mean
+    drawn_side = _side(
+        ours, _sampled(drawn.features, ours, to_real, inverse, shift), roots, inverse
+    )
     # The same eigenvalues are those of H^T C_r H, H H^T = C; its basis follows from this one.
     to_drawn = ours.cov @ to_real * inverse
-    other = _side(seen, real, to_drawn, roots, inverse, towards=real.mean - ours.mean)
-    return _Estimate(value, side, other)
+    if isinstance(real, Sight):
+        spread = _sampled(real.features, theirs, to_drawn, inverse, -shift)
+    elif real.n is not None:
+        spread = _normal(real, real.n, to_drawn, roots, inverse, -shift)
+    else:
+        return _Estimate(value, drawn_side, None)
+    return _Estimate(value, drawn_side, _side(theirs, spread, roots, inverse))
 
 
-def _side(
-    features: Tensor,
-    own: Gaussian,
-    basis: Tensor,
-    roots: Tensor,
-    inverse: Tensor,
-    *,
-    towards: Tensor,
-) -> _Side:
-    """Influence and curvature of one set.
+@dataclass(frozen=True)
+class _Spread:
+    """How the pictures of one set lie, seen along v = basis^T (x - m).
+
+    Attributes:
+        n: Pictures.
+        influence: Variance of the mean influence of the pictures.
+        fourth: Means of v_j^2 v_k^2, (D, D).
+    """
+
+    n: int
+    influence: float
+    fourth: Tensor
+
+
+def _sampled(
+    features: Tensor, own: Gaussian, basis: Tensor, inverse: Tensor, towards: Tensor
+) -> _Spread:
+    """Of a set that is there.
 
     Args:
         features: Of the set, (N, D).
         own: Its mean and covariance.
-        basis: v = basis^T (x - m), (D, D).
-        roots: sqrt(lambda), (D,).
+        basis: (D, D).
         inverse: 1 / sqrt(lambda), and 0 where lambda is, (D,).
         towards: This set's mean less the other's, (D,).
     """
     n, influences = len(features), []
-    fourth = torch.zeros_like(own.cov)  # mean of v_j^2 v_k^2
+    fourth = torch.zeros_like(own.cov)
     for rows in torch.split(features, ROWS):
         x = rows.double() - own.mean
         squares = (x @ basis).square()
@@ -234,14 +251,30 @@ def _side(
         fourth += squares.T @ squares / n
     influence = torch.cat(influences)
     variance = (influence - influence.mean()).square().sum() / (n * (n - 1))
+    return _Spread(n, variance.item(), fourth)
 
+
+def _normal(
+    own: Gaussian, n: int, basis: Tensor, roots: Tensor, inverse: Tensor, towards: Tensor
+) -> _Spread:
+    """Of n draws from a normal distribution; its fourth moments are those of Isserlis (1918)."""
+    seen = own.cov @ basis
+    moved = own.cov - seen * inverse @ basis.T  # C (I - T)
+    variance = 4 * towards @ own.cov @ towards + 2 * (moved * moved.T).sum()
+    squares = roots.square()
+    return _Spread(n, variance.item() / n, squares.outer(squares) + 2 * squares.square().diag())
+
+
+def _side(own: Gaussian, spread: _Spread, roots: Tensor, inverse: Tensor) -> _Side:
+    """Influence and curvature of one set; roots, (D,), are sqrt(lambda)."""
+    n = spread.n
     bend = inverse[:, None] * inverse / (roots[:, None] + roots).clamp(min=1e-300)
-    bent = (fourth - torch.diag(roots**4)) * bend / n
+    bent = (spread.fourth - torch.diag(roots**4)) * bend / n
     bias = own.cov.trace() / n + bent.sum() / 2
     # Off the diagonal each E_jk stands twice in the sum but varies once.
     second = bent.square().sum() - bent.diagonal().square().sum() / 2
     second += 2 * own.cov.square().sum() / n**2
-    return _Side(variance.item(), second.item(), bias.item())
+    return _Side(spread.influence, second.item(), bias.item())
 
 
 def _scored(name: str, value: float, found: _Estimate, n: int) -> Score:
@@ -269,25 +302,18 @@ def _halves(sight: Sight) -> tuple[Sight, Sight]:
     return sight.rows(one), sight.rows(other)
 
 
-def _enough(n: int, width: int, name: str, *, share: int) -> None:
-    if n // share > width:
-        return
-    if share == 1:
+def _check(real: Sight | Gaussian, drawn: Sight, name: str, *, share: int) -> None:
+    """Refuse sets of different widths, and such as are no larger than `share` times that."""
+    width = drawn.width
+    check_widths(real=real.width, drawn=width)
+    numbers = {"drawn": len(drawn), "real": real.n if isinstance(real, Gaussian) else len(real)}
+    for whose, n in numbers.items():
+        if n is None or n // share > width:
+            continue
+        why, least = "with no more than dimensions the covariance is singular", width + 1
+        if share > 1:
+            why, least = "its bias is known from more than twice as many only", 2 * width + 2
         raise DataError(
-            f"{name} of {n} pictures in {width} dimensions is refused: with no more pictures than "
-            f'dimensions the covariance is singular and the distance mostly bias; use "kid", which '
-            f"has no bias at any number, or more than {width} pictures."
-        )
-    raise DataError(
-        f"{name} of {n} pictures in {width} dimensions is refused: both halves need more pictures "
-        f'than there are dimensions; use "kid", which has no bias at any number, or '
-        f"{2 * width + 2} pictures."
-    )
-
-
-def _same_width(drawn: int, real: int) -> None:
-    if drawn != real:
-        raise DataError(
-            f"Features of {drawn} numbers (drawn) cannot be held against those of {real} (real): "
-            f"they come from different feature networks, or from pictures of different sizes."
+            f"{name} of {n} {whose} pictures in {width} dimensions is refused, since {why}: take "
+            f'"kid", which has no bias at any number, or {least} {whose} pictures.'
         )

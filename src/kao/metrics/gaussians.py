@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from kao.errors import DataError
+from kao.metrics.checks import count_broken, refuse_broken
 
 LEAST = 3
 """Features of a set: leaving one out must leave two."""
@@ -60,12 +61,14 @@ class Moments:
         n: Features so far.
         mean: (D,), float64; of no width before the first.
         scatter: Sum of outer products of what is left after the mean, (D, D), float64.
+        broken: Pictures so far with a feature that is not finite.
     """
 
     def __init__(self) -> None:
         self.n = 0
         self.mean = torch.zeros(0, dtype=torch.float64)
         self.scatter = torch.zeros(0, 0, dtype=torch.float64)
+        self.broken = 0
 
     def update(self, features: Tensor) -> None:
         """Add a batch.
@@ -80,6 +83,7 @@ class Moments:
             if not len(rows):
                 continue
             rows = rows.to("cpu", torch.float64)
+            self.broken += count_broken(rows)
             mean = rows.mean(0)
             rows = rows - mean
             self._add(len(rows), mean, rows.T @ rows)
@@ -92,6 +96,7 @@ class Moments:
         """
         if other.n:
             self._add(other.n, other.mean, other.scatter)
+            self.broken += other.broken
 
     def gaussian(self) -> Gaussian:
         """Mean and covariance, which divides by n - 1.
@@ -101,13 +106,10 @@ class Moments:
         """
         if self.n < LEAST:
             raise DataError(
-                f"{self.n} pictures are too few for a covariance; expected {LEAST} or more."
+                f"{self.n} pictures are too few for a covariance; expected {LEAST} or more: give "
+                f"more of them."
             )
-        if not bool(self.scatter.isfinite().all()):
-            raise DataError(
-                f"Some of {self.n} pictures have features that are not finite: the model may have "
-                f"diverged."
-            )
+        refuse_broken(self.broken, self.n)
         return Gaussian(self.mean, self.scatter / (self.n - 1), self.n)
 
     def _add(self, n: int, mean: Tensor, scatter: Tensor) -> None:
@@ -116,8 +118,8 @@ class Moments:
             return
         if mean.shape != self.mean.shape:
             raise DataError(
-                f"Features of {len(mean)} numbers cannot join those of {len(self.mean)}: they come "
-                f"from different feature networks."
+                f"Features of {len(mean)} numbers cannot join those of {len(self.mean)} before "
+                f"them, from another feature network: look at all pictures through one."
             )
         apart, total = mean - self.mean, self.n + n
         self.scatter += scatter + torch.outer(apart, apart) * (self.n * n / total)

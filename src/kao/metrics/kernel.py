@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from kao.errors import DataError
-from kao.metrics.gaussians import LEAST
+from kao.metrics.checks import check_widths, count_broken, refuse_broken
+from kao.metrics.gaussians import LEAST, ROWS
+from kao.metrics.pairs import squared_distances
 from kao.metrics.scores import Score
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
@@ -33,8 +36,7 @@ class RadialKernel:
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """Of all pairs: (M, D), (N, D) to (M, N)."""
-        squares = x.square().sum(1)[:, None] + y.square().sum(1) - 2 * x @ y.T
-        return (squares.clamp(min=0) / (-2 * self.sigma**2)).exp()
+        return (squared_distances(x, y) / (-2 * self.sigma**2)).exp()
 
 
 class KernelDistance:
@@ -53,7 +55,8 @@ class KernelDistance:
     the same estimator over 100 subsets of 1,000 pictures: of the same expectation and, since each
     subset sees a part of the pairs, of larger variance.
 
-    Everything is float64 on the CPU, a few million pairs at a time.
+    Everything is float64 on the CPU, a few million pairs at a time; features are kept as they come,
+    and brought to float64 a block at a time.  What the real set's own pairs say is found once.
 
     Args:
         real: Features of real pictures, (N, D), any dtype and device.
@@ -77,13 +80,12 @@ class KernelDistance:
     ):
         real = _checked(real, "real")
         self.name, self._kernel, self._scale = name, kernel, scale
-        self._mean, self._std = torch.zeros(1).double(), torch.ones(1).double()
-        if standardised:
-            # A feature that never changes says nothing; 1 keeps it 0 where the other set agrees.
-            std = real.std(0)
-            self._mean, self._std = real.mean(0), torch.where(std > 1e-9, std, 1.0)
-        self._real = (real - self._mean) / self._std
-        self._within = _off_diagonal(self._real, kernel)
+        self._units = _Units.of(real) if standardised else None
+        self._real = _Blocks(real, self._units)
+
+    @cached_property
+    def _within(self) -> Tensor:
+        return _off_diagonal(self._real, self._kernel)
 
     def __call__(self, generated: Tensor) -> Score:
         """The distance of a set of generated pictures.
@@ -98,18 +100,12 @@ class KernelDistance:
         Raises:
             DataError: There are fewer than three, one is not finite, or D is not the real set's.
         """
-        x = _checked(generated, "generated")
-        if x.shape[1] != self._real.shape[1]:
-            raise DataError(
-                f"Features of {x.shape[1]} numbers (generated) cannot be held against those of "
-                f"{self._real.shape[1]} (real): they come from different feature networks."
-            )
-        x = (x - self._mean) / self._std
+        x = self._seen(generated)
         here, there = _off_diagonal(x, self._kernel), self._within
         from_x, from_real = _across(x, self._real, self._kernel)
         value = _mean_pair(here) + _mean_pair(there) - 2 * from_x.mean()
-        own = _jackknife(here, from_x)
-        both = own + _jackknife(there, from_real)
+        own = _jackknife(here, from_x).square().sum()
+        both = own + _jackknife(there, from_real).square().sum()
         return Score(
             self.name,
             self._scale * value.item(),
@@ -118,32 +114,95 @@ class KernelDistance:
             own_error=self._scale * own.sqrt().item(),
         )
 
+    def influences(self, generated: Tensor) -> Tensor:
+        """By how much each generated picture moves the distance: the jackknife's, centred.
 
-def _off_diagonal(x: Tensor, kernel: Kernel) -> Tensor:
-    """For each of a set, the sum of the kernel with all others: (M, D) to (M,)."""
+        Their squares add up to the square of `own_error`.  Those of two sets that were drawn from
+        the same noise are alike, picture by picture: the sum of their products is the covariance
+        of the two distances.
+
+        Args:
+            generated: Features, (M, D), any dtype and device.
+
+        Returns:
+            float64, (M,), in units of the distance.
+
+        Raises:
+            DataError: As of a call.
+        """
+        x = self._seen(generated)
+        across, _ = _across(x, self._real, self._kernel)
+        return self._scale * _jackknife(_off_diagonal(x, self._kernel), across)
+
+    def _seen(self, generated: Tensor) -> "_Blocks":
+        """Features in the units of the real set."""
+        x = _checked(generated, "generated")
+        check_widths(real=self._real.features.shape[1], drawn=x.shape[1])
+        return _Blocks(x, self._units)
+
+
+@dataclass(frozen=True, eq=False)
+class _Units:
+    """Mean and standard deviation of each feature of a set: (D,), float64."""
+
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor) -> "_Units":
+        blocks = torch.split(features, ROWS)
+        mean = torch.stack([block.double().sum(0) for block in blocks]).sum(0) / len(features)
+        squares = torch.stack([(block.double() - mean).square().sum(0) for block in blocks])
+        std = (squares.sum(0) / (len(features) - 1)).sqrt()
+        # A feature that never changes says nothing; 1 keeps it 0 where the other set agrees.
+        return cls(mean, torch.where(std > 1e-9, std, 1.0))
+
+
+@dataclass(frozen=True, eq=False)
+class _Blocks:
+    """A set of features, (N, D), of which a slice is in float64 and in units."""
+
+    features: Tensor
+    units: _Units | None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        block = self.features[rows].double()
+        return block if self.units is None else (block - self.units.mean) / self.units.std
+
+
+def _off_diagonal(x: _Blocks, kernel: Kernel) -> Tensor:
+    """For each of a set, the sum of the kernel with all others, (M,)."""
     sums = torch.zeros(len(x), dtype=torch.float64)
     side = max(1, int(_PAIRS**0.5))
     for at in range(0, len(x), side):
         rows = slice(at, at + side)
-        k = kernel(x[rows], x[rows])
+        block = x[rows]
+        k = kernel(block, block)
         sums[rows] += k.sum(1) - k.diagonal()
         for beside in range(at + side, len(x), side):  # each pair once: the kernel is symmetric
             columns = slice(beside, beside + side)
-            k = kernel(x[rows], x[columns])
+            k = kernel(block, x[columns])
             sums[rows] += k.sum(1)
             sums[columns] += k.sum(0)
     return sums
 
 
-def _across(x: Tensor, y: Tensor, kernel: Kernel) -> tuple[Tensor, Tensor]:
-    """Mean of the kernel with the other set, of each of either: (M, D), (N, D) to (M,), (N,)."""
+def _across(x: _Blocks, y: _Blocks, kernel: Kernel) -> tuple[Tensor, Tensor]:
+    """Mean of the kernel with the other set, of each of either: (M,), (N,)."""
     from_x, from_y = torch.zeros(len(x)).double(), torch.zeros(len(y)).double()
-    side = max(1, _PAIRS // len(y))
+    side = max(1, int(_PAIRS**0.5))
     for at in range(0, len(x), side):
-        k = kernel(x[at : at + side], y)
-        from_x[at : at + side] = k.mean(1)
-        from_y += k.sum(0)
-    return from_x, from_y / len(x)
+        rows = slice(at, at + side)
+        block = x[rows]
+        for beside in range(0, len(y), side):
+            columns = slice(beside, beside + side)
+            k = kernel(block, y[columns])
+            from_x[rows] += k.sum(1)
+            from_y[columns] += k.sum(0)
+    return from_x / len(y), from_y / len(x)
 
 
 def _mean_pair(sums: Tensor) -> Tensor:
@@ -152,7 +211,9 @@ def _mean_pair(sums: Tensor) -> Tensor:
 
 
 def _jackknife(sums: Tensor, across: Tensor) -> Tensor:
-    """Variance of the estimate that comes from one of the two sets.
+    """Influence of each member of one of the two sets on the estimate, (M,).
+
+    Their squares add up to the jackknife's variance of what comes from that set.
 
     Args:
         sums: Of each member, the kernel's sum over the others of its set, (M,).
@@ -162,19 +223,15 @@ def _jackknife(sums: Tensor, across: Tensor) -> Tensor:
     within = (sums.sum() - 2 * sums) / ((m - 1) * (m - 2))
     between = (across.sum() - across) / (m - 1)
     left_out = within - 2 * between
-    return (m - 1) / m * (left_out - left_out.mean()).square().sum()
+    return ((m - 1) / m) ** 0.5 * (left_out.mean() - left_out)
 
 
 def _checked(features: Tensor, whose: str) -> Tensor:
-    features = features.detach().to("cpu", torch.float64)
+    features = features.detach().cpu()
     if len(features) < LEAST:
         raise DataError(
             f"{len(features)} pictures ({whose}) are too few for a distance; expected {LEAST} or "
-            f"more."
+            f"more: give more of them."
         )
-    if bad := int((~features.isfinite()).any(1).sum()):
-        raise DataError(
-            f"{bad} of {len(features)} pictures ({whose}) have features that are not finite: the "
-            f"model may have diverged."
-        )
+    refuse_broken(count_broken(features), len(features), f" ({whose})")
     return features

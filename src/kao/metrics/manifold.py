@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from kao.errors import DataError
-from kao.metrics.scores import Z95, Better, Score
+from kao.metrics.checks import check_widths
+from kao.metrics.pairs import row_blocks, squared_distances
+from kao.metrics.scores import Z95, Better, Score, jackknife_variance, wilson
 from kao.metrics.sight import Sight
 
 GROUPS = 20
@@ -26,12 +28,11 @@ GROUPS = 20
 _NEAR = 3  # k of precision and recall
 _WIDE = 5  # k of density and coverage
 _LEAST = 2 * GROUPS
-_PAIRS = 2**22  # distances that are held at a time
 _TIE = 1e-9  # of a squared radius: what rounding does to equal distances
 
 
 def precision_recall_density_coverage(
-    real: Sight, drawn: Sight, *, label: str = ""
+    *, real: Sight, drawn: Sight, label: str = ""
 ) -> tuple[Score, ...]:
     """The four numbers, each with its interval.
 
@@ -65,7 +66,7 @@ def precision_recall_density_coverage(
     def score(
         name: str, value: Tensor, left_out: tuple[Tensor, Tensor], better: Better, share_of: int
     ) -> Score:
-        by_real, own = (_variance(values) for values in left_out)
+        by_real, own = (jackknife_variance(values) for values in left_out)
         error, centre = math.sqrt(by_real + own), value.item()
         low, high = centre - Z95 * error, centre + Z95 * error
         return Score(
@@ -112,24 +113,6 @@ def precision_recall_density_coverage(
     )
 
 
-def wilson(share: float, error: float, n: int) -> tuple[float, float]:
-    """A 95 % interval of a share that stays within 0..1 (Wilson 1927).
-
-    Args:
-        share: The estimate.
-        error: Its standard error.  That of n independent pictures is sqrt(p (1 - p) / n); a
-            larger one counts as fewer pictures, a smaller one as n.
-        n: Pictures.
-    """
-    spread = share * (1 - share)
-    effective = min(n, spread / error**2) if error > 0 and spread > 0 else n
-    z2 = Z95**2 / effective
-    centre = (share + z2 / 2) / (1 + z2)
-    reach = math.sqrt(spread * z2 + z2**2 / 4) / (1 + z2)
-    # The estimate lies within, but for rounding at the ends.
-    return min(share, max(0.0, centre - reach)), max(share, min(1.0, centre + reach))
-
-
 @dataclass(frozen=True, eq=False)
 class _Balls:
     """A set, in the order of its groups, and the squared radii around its members.
@@ -154,8 +137,8 @@ class _Balls:
         parts = [(groups == g).nonzero().flatten() for g in range(GROUPS)]
         near = torch.empty(GROUPS + 1, len(x), dtype=torch.float64)
         wide = torch.empty_like(near)
-        for rows in torch.split(torch.arange(len(x)), max(1, _PAIRS // len(x))):
-            squared = _squared_distances(x[rows], x)
+        for rows in row_blocks(len(x), len(x)):
+            squared = squared_distances(x[rows], x)
             squared[torch.arange(len(rows)), rows] = math.inf  # not its own neighbour
             # The nearest of every group: those without a group are among the rest.
             nearest = [_smallest(squared[:, part], _WIDE) for part in parts]
@@ -194,8 +177,8 @@ def _memberships(real: _Balls, drawn: _Balls) -> _Memberships:
     # Leaving out only widens balls, so few pairs have to be looked at more than once.
     reach, their_reach = real.wide.amax(0), drawn.near.amax(0)
     parts = [(drawn.groups == g).nonzero().flatten() for g in range(GROUPS)]
-    for rows in torch.split(torch.arange(n), max(1, _PAIRS // m)):
-        squared = _squared_distances(real.x[rows], drawn.x)
+    for rows in row_blocks(n, m):
+        squared = squared_distances(real.x[rows], drawn.x)
         nearest[rows] = torch.stack([squared[:, part].amin(1) for part in parts], dim=1)
         near = squared <= torch.maximum(reach[rows, None], their_reach) * (1 + _TIE)
         at, j = near.nonzero(as_tuple=True)
@@ -208,12 +191,6 @@ def _memberships(real: _Balls, drawn: _Balls) -> _Memberships:
             ball = drawn.groups[j] != kept - 1
             recalled[kept, i[ball & (d <= drawn.near[kept, j] * (1 + _TIE))]] = True
     return _Memberships(precise, counts, recalled, nearest)
-
-
-def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """(M, D), (N, D) to (M, N)."""
-    squares = x.square().sum(1)[:, None] + y.square().sum(1)
-    return squares.addmm_(x, y.T, alpha=-2).clamp_(min=0)
 
 
 def _smallest(values: Tensor, k: int) -> Tensor:
@@ -232,11 +209,6 @@ def _means_without(values: Tensor, groups: Tensor) -> Tensor:
     return (sums.sum() - sums) / (len(values) - sizes)
 
 
-def _variance(left_out: Tensor) -> float:
-    """Delete-group jackknife, from the estimates without each group."""
-    return (left_out - left_out.mean()).square().sum().item() * (GROUPS - 1) / GROUPS
-
-
 def _check(real: Sight, drawn: Sight) -> None:
     for sight, whose in ((real, "real"), (drawn, "drawn")):
         if len(sight) < _LEAST:
@@ -244,8 +216,4 @@ def _check(real: Sight, drawn: Sight) -> None:
                 f"{len(sight)} pictures ({whose}) are too few for precision and recall; expected "
                 f"{_LEAST} or more."
             )
-    if real.width != drawn.width:
-        raise DataError(
-            f"Features of {drawn.width} numbers (drawn) cannot be held against those of "
-            f"{real.width} (real): they come from different feature networks."
-        )
+    check_widths(real=real.width, drawn=drawn.width)

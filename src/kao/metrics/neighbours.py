@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from kao.errors import DataError
+from kao.metrics.pairs import squared_distances
 from kao.seeds import mixed_seed
 
 View = Callable[[Tensor], Tensor]
@@ -83,8 +84,8 @@ def nearest(
 ) -> Neighbours:
     """Search all others, mirrored ones included, a chunk at a time.
 
-    |q - x|^2 = |q|^2 - 2 q.x + |x|^2 makes the search a matrix product.  It cancels where q and
-    x are nearly equal, so the distances of those found are then computed from differences.
+    The search is a matrix product, which cancels where two pictures are nearly equal, so the
+    distances of those found are then computed from differences.
 
     Args:
         pictures: uint8, (Q, 3, S, S).
@@ -106,13 +107,11 @@ def nearest(
     both = torch.cat([view(pictures), view(pictures.flip(-1))])
     middle = both.mean(0)  # differences stay, and squares lose no digits to a common brightness
     queries = both - middle
-    squares = queries.square().sum(1, keepdim=True)
     best = queries.new_full((count, 0), 0.0)
     index = torch.zeros(count, 0, dtype=torch.int64)
     for start in range(0, len(others), chunk):
         part = look(slice(start, start + chunk)) - middle
-        distance = torch.addmm(part.square().sum(1), queries, part.T, alpha=-2) + squares
-        distance = distance.view(2, count, len(part)).amin(0)
+        distance = squared_distances(queries, part).view(2, count, len(part)).amin(0)
         if own is not None:
             mine = ((own >= start) & (own < start + len(part))).nonzero().flatten()
             distance[mine, own[mine] - start] = torch.inf
@@ -192,8 +191,7 @@ def without_twins(found: Neighbours, others: Tensor, *, k: int) -> Neighbours:
     for numbers in found.index:
         seen = pixels(others[numbers]) - _MIDDLE
         both = torch.cat([seen, pixels(others[numbers].flip(-1)) - _MIDDLE])
-        squares = both.square().sum(1)
-        gaps = torch.addmm(squares, seen, both.T, alpha=-2) + squares[: len(seen), None]
+        gaps = squared_distances(seen, both)
         # The product is right to a hundredth of the square of TWIN.
         twins = (gaps / seen.shape[1] < TWIN**2).view(len(seen), 2, -1).any(1)
         again = twins.tril(-1).any(1)

@@ -33,7 +33,7 @@ _DAMAGES = (
     TypeError,
 )
 _KEYS = ("mu", "sigma", "n", "space", "resize", "fingerprint", "features", "probabilities")
-_UNEVEN = 1e-6  # relative: an asymmetry of sigma that is no longer rounding to float32
+_ROUNDING = 1e-6  # relative: what rounding to float32 does to a covariance, and some more
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,12 +84,13 @@ class Reference:
         if self.width != width:
             raise DataError(
                 f'This reference has {self.width} dimensions, and features in "{space}" have '
-                f"{width}: it was made for another feature network."
+                f"{width}: it is of another feature network, so make one for this."
             )
         if resize is not None and self.resize is not None and self.resize != resize:
             raise DataError(
                 f'The pictures of this reference were resized by "{self.resize}", and these by '
-                f'"{resize}": their distance would be that of two ways to resize.'
+                f'"{resize}", so a distance would be that of two resizes: take the same one for '
+                f"both."
             )
 
 
@@ -191,8 +192,8 @@ def _understood(arrays: dict[str, np.ndarray]) -> Reference:
         raise DataError(f"mu of {len(mean)} numbers and sigma of {tuple(cov.shape)} do not fit")
     if not bool(mean.isfinite().all() and cov.isfinite().all()):
         raise DataError("mu or sigma is not finite")
-    if bool((cov - cov.T).abs().max() > _UNEVEN * cov.abs().max()):
-        raise DataError("sigma is not symmetric")
+    if fault := _fault(cov):
+        raise DataError(f"sigma is no covariance: {fault}")
     n = int(arrays["n"]) if "n" in arrays else None
     space, resize, fingerprint = (
         str(arrays[key]) if key in arrays else None for key in ("space", "resize", "fingerprint")
@@ -204,6 +205,18 @@ def _understood(arrays: dict[str, np.ndarray]) -> Reference:
         if sight.width != len(mean):
             raise DataError(f"features of {sight.width} numbers and mu of {len(mean)} do not fit")
     return Reference(Gaussian(mean, (cov + cov.T) / 2, n), space, resize, fingerprint, sight)
+
+
+def _fault(cov: Tensor) -> str:
+    """Why a finite matrix, (D, D), is no covariance; empty if it is one."""
+    if bool((cov - cov.T).abs().max() > _ROUNDING * cov.abs().max()):
+        return "it is not symmetric"
+    if bool((cov.diagonal() < 0).any()):
+        return "a variance on its diagonal is negative"
+    values = torch.linalg.eigvalsh(cov)
+    if values[0] < -_ROUNDING * values[-1]:
+        return f"its smallest eigenvalue is {values[0]:.3g}, and its largest {values[-1]:.3g}"
+    return ""
 
 
 def _probabilities(arrays: dict[str, np.ndarray]) -> Tensor | None:

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, Protocol
 
-import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from kao.errors import ConfigError, DataError
 from kao.metrics.class_score import inception_score
 from kao.metrics.frechet import frechet_infinity, frechet_score
+from kao.metrics.gaussians import Gaussian
 from kao.metrics.kernel import KernelDistance, RadialKernel
 from kao.metrics.manifold import precision_recall_density_coverage
 from kao.metrics.references import Reference
@@ -26,12 +28,10 @@ class Metric(Protocol):
     Attributes:
         spaces: Names of the feature spaces that it is defined on, the usual one first; empty:
             any.
-        needs_real: Whether it compares with real pictures.
-        unbiased: Whether its expectation is the same at any number of pictures.
+        unbiased: Whether its expectation is the same at any number of drawn pictures.
     """
 
     spaces: ClassVar[tuple[str, ...]]
-    needs_real: ClassVar[bool]
     unbiased: ClassVar[bool]
 
     def __call__(self, real: Real | None, drawn: Sight) -> tuple[Score, ...]:
@@ -53,30 +53,27 @@ class FID:
     """Frechet Inception distance (Heusel et al. 2017), the conventional value at this n."""
 
     spaces: ClassVar[tuple[str, ...]] = ("inception",)
-    needs_real: ClassVar[bool] = True
     unbiased: ClassVar[bool] = False
 
     def __call__(self, real: Real | None, drawn: Sight) -> tuple[Score, ...]:
         """See `Metric` and `frechet_score`."""
         _on(self.spaces, drawn, "FID", instead="frechet")
-        return (_frechet(_given(real, drawn, "FID"), drawn, "FID"),)
+        known = _whole(_given(real, drawn, "FID"))
+        return (frechet_score(real=known, drawn=drawn, name="FID"),)
 
 
 @dataclass(frozen=True)
 class FIDInfinity:
-    """FID without its bias (Chong & Forsyth 2020)."""
+    """FID without its bias (Chong & Forsyth 2020), but for that of a reference of unknown n."""
 
     spaces: ClassVar[tuple[str, ...]] = ("inception",)
-    needs_real: ClassVar[bool] = True
     unbiased: ClassVar[bool] = True
 
     def __call__(self, real: Real | None, drawn: Sight) -> tuple[Score, ...]:
         """See `Metric` and `frechet_infinity`."""
         _on(self.spaces, drawn, "FID infinity", instead="frechet")
-        known = _given(real, drawn, "FID infinity")
-        if isinstance(known, Reference):
-            return (frechet_infinity(drawn, known.whole or known.gaussian, name="FID infinity"),)
-        return (frechet_infinity(drawn, known, name="FID infinity"),)
+        known = _whole(_given(real, drawn, "FID infinity"))
+        return (frechet_infinity(real=known, drawn=drawn, name="FID infinity"),)
 
 
 @dataclass(frozen=True)
@@ -84,13 +81,13 @@ class Frechet:
     """The same distance as FID in any other space, where it is no FID and is not called so."""
 
     spaces: ClassVar[tuple[str, ...]] = ()
-    needs_real: ClassVar[bool] = True
     unbiased: ClassVar[bool] = False
 
     def __call__(self, real: Real | None, drawn: Sight) -> tuple[Score, ...]:
         """See `Metric` and `frechet_score`."""
         name = f"Frechet distance {drawn.space}"
-        return (_frechet(_given(real, drawn, name), drawn, name),)
+        known = _whole(_given(real, drawn, name))
+        return (frechet_score(real=known, drawn=drawn, name=name),)
 
 
 @dataclass(frozen=True)
@@ -101,14 +98,16 @@ class KID:
     """
 
     spaces: ClassVar[tuple[str, ...]] = ()
-    needs_real: ClassVar[bool] = True
     unbiased: ClassVar[bool] = True
 
     def __call__(self, real: Real | None, drawn: Sight) -> tuple[Score, ...]:
         """See `Metric` and `KernelDistance`."""
         name = "KID" if _kind(drawn) == "inception" else f"KID {drawn.space}"
         seen = _seen(real, drawn, name)
-        return (KernelDistance(seen.features, name=name, standardised=False)(drawn.features),)
+        distance = seen.once(
+            name, lambda: KernelDistance(seen.features, name=name, standardised=False)
+        )
+        return (distance(drawn.features),)
 
 
 @dataclass(frozen=True)
@@ -116,13 +115,14 @@ class Kernel:
     """`KernelDistance` on features standardised by the real set's units."""
 
     spaces: ClassVar[tuple[str, ...]] = ()
-    needs_real: ClassVar[bool] = True
     unbiased: ClassVar[bool] = True
 
     def __call__(self, real: Real | None, drawn: Sight) -> tuple[Score, ...]:
         """See `Metric` and `KernelDistance`."""
         name = f"kernel distance {drawn.space}"
-        return (KernelDistance(_seen(real, drawn, name).features, name=name)(drawn.features),)
+        seen = _seen(real, drawn, name)
+        distance = seen.once(name, lambda: KernelDistance(seen.features, name=name))
+        return (distance(drawn.features),)
 
 
 @dataclass(frozen=True)
@@ -136,20 +136,19 @@ class CMMD:
     """
 
     spaces: ClassVar[tuple[str, ...]] = ("clip",)
-    needs_real: ClassVar[bool] = True
     unbiased: ClassVar[bool] = True
 
     def __call__(self, real: Real | None, drawn: Sight) -> tuple[Score, ...]:
         """See `Metric` and `KernelDistance`."""
         _on(self.spaces, drawn, "CMMD", instead="kernel")
-        ours, theirs = (
-            torch.nn.functional.normalize(sight.features.double())
-            for sight in (_seen(real, drawn, "CMMD"), drawn)
+        seen = _seen(real, drawn, "CMMD")
+        distance = seen.once(
+            "CMMD",
+            lambda: KernelDistance(
+                seen.features, name="CMMD", kernel=_of_directions, standardised=False, scale=1000.0
+            ),
         )
-        distance = KernelDistance(
-            ours, name="CMMD", kernel=RadialKernel(10.0), standardised=False, scale=1000.0
-        )
-        return (distance(theirs),)
+        return (distance(drawn.features),)
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,6 @@ class InceptionScore:
     """The Inception score (Salimans et al. 2016) over ten splits."""
 
     spaces: ClassVar[tuple[str, ...]] = ("inception",)
-    needs_real: ClassVar[bool] = False
     unbiased: ClassVar[bool] = False
 
     def __call__(self, real: Real | None, drawn: Sight) -> tuple[Score, ...]:
@@ -170,13 +168,12 @@ class Manifold:
     """Precision, recall, density and coverage."""
 
     spaces: ClassVar[tuple[str, ...]] = ()
-    needs_real: ClassVar[bool] = True
     unbiased: ClassVar[bool] = False
 
     def __call__(self, real: Real | None, drawn: Sight) -> tuple[Score, ...]:
         """See `Metric` and `precision_recall_density_coverage`."""
         seen = _seen(real, drawn, "precision and recall")
-        return precision_recall_density_coverage(seen, drawn, label=drawn.space)
+        return precision_recall_density_coverage(real=seen, drawn=drawn, label=drawn.space)
 
 
 METRICS: Mapping[str, Metric] = MappingProxyType(
@@ -194,15 +191,21 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
 """What can be measured, by name."""
 
 
-def _frechet(real: Real, drawn: Sight, name: str) -> Score:
-    whole = real.whole if isinstance(real, Reference) else real
-    return frechet_score(drawn, real.gaussian, seen=whole.features if whole else None, name=name)
+def _whole(real: Real) -> Sight | Gaussian:
+    """The features behind mean and covariance; these alone where not all were kept."""
+    return (real.whole or real.gaussian) if isinstance(real, Reference) else real
+
+
+def _of_directions(x: Tensor, y: Tensor) -> Tensor:
+    return RadialKernel(10.0)(F.normalize(x), F.normalize(y))
 
 
 def _given(real: Real | None, drawn: Sight, name: str) -> Real:
     """Real pictures in the space of the drawn ones, or an error."""
     if real is None:
-        raise ConfigError(f"{name} compares with real pictures, and none are given.")
+        raise ConfigError(
+            f"{name} compares with real pictures, and none are given: give --real FACES."
+        )
     if isinstance(real, Reference):
         real.check(space=drawn.space, width=drawn.width)
     elif real.space != drawn.space:

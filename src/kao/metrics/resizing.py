@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from kao.machine import usable_cores
 
@@ -37,7 +36,9 @@ def clean(images: Tensor, side: int) -> Tensor:
 
 
 def rounded(images: Tensor, side: int) -> Tensor:
-    """Antialiased bicubic to bytes, Pillow's own, and the one of Stein et al. (2023).
+    """Antialiased bicubic to bytes, Pillow's own.
+
+    Stein et al. (2023) and the code of Jayasumana et al. (2024) resize by it.
 
     Args:
         images: uint8, (B, 3, H, W), on any device.
@@ -59,18 +60,3 @@ def _by_pillow(pictures: NDArray[Any], side: int) -> list[NDArray[Any]]:
 
     with ThreadPoolExecutor(min(usable_cores(), 16)) as pool:
         return [*pool.map(resized, pictures)]
-
-
-def bicubic(images: Tensor, side: int) -> Tensor:
-    """Bicubic without antialiasing and without clipping, the one of Jayasumana et al. (2024).
-
-    Its kernel (Keys 1981, a = -3/4) stays as narrow where it makes smaller.
-
-    Args:
-        images: uint8, (B, 3, H, W), on any device.
-        side: Pixels.
-
-    Returns:
-        float32, (B, 3, side, side), about 0..1, on the device of `images`.
-    """
-    return F.interpolate(images.float() / 255, (side, side), mode="bicubic", align_corners=False)

@@ -1,14 +1,19 @@
 """A set of pictures as one feature space sees it."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from kao.errors import DataError
+from kao.metrics.checks import count_broken, refuse_broken
 from kao.metrics.gaussians import ROWS, Gaussian, Moments
 from kao.seeds import mixed_seed
+
+Found = TypeVar("Found")
 
 _DIRECTION, _SHUFFLE = 1, 2  # purposes of seeds
 
@@ -17,7 +22,7 @@ _DIRECTION, _SHUFFLE = 1, 2  # purposes of seeds
 class Sight:
     """A set of pictures as one feature space sees it.
 
-    What several metrics need of it (moments, an order) is computed once.
+    What metrics need of it alone (moments, an order, its own pairs) is computed once.
 
     Attributes:
         space: Name of the feature space, "inception-f58cb9b6" for instance.
@@ -31,25 +36,22 @@ class Sight:
     space: str
     features: Tensor
     probabilities: Tensor | None = None
+    _found: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.features.ndim != 2 or not self.features.numel():
             raise DataError(
-                f"Features of {self.space} are of shape {tuple(self.features.shape)}; expected one "
-                f"row a picture, and at least one."
+                f"Features of {self.space} are of shape {tuple(self.features.shape)}; expected "
+                f"(N, D), a row for each of one or more pictures: give what the space returned."
             )
         if self.probabilities is not None and (
             self.probabilities.ndim != 2 or len(self.probabilities) != len(self.features)
         ):
             raise DataError(
                 f"Probabilities of {self.space} are of shape {tuple(self.probabilities.shape)}; "
-                f"expected {len(self.features)} rows, one a picture."
+                f"expected {len(self.features)} rows, one a picture: give those of these pictures."
             )
-        if bad := int((~self.features.isfinite()).any(1).sum()):
-            raise DataError(
-                f"{bad} of {len(self.features)} pictures have features in {self.space} that are "
-                f"not finite: the model may have diverged."
-            )
+        refuse_broken(count_broken(self.features), len(self.features), f" of {self.space}")
 
     def __len__(self) -> int:
         return len(self.features)
@@ -67,6 +69,20 @@ class Sight:
         """
         probabilities = None if self.probabilities is None else self.probabilities[indices]
         return Sight(self.space, self.features[indices], probabilities)
+
+    def once(self, what: str, find: Callable[[], Found]) -> Found:
+        """Something of this set alone, found when it is first asked for and then kept.
+
+        The floor, the classes and several drawn sets are held against one real set.
+
+        Args:
+            what: Its name; two things must not share one.
+            find: Finds it.
+        """
+        if what not in self._found:
+            self._found[what] = find()
+        found: Found = self._found[what]
+        return found
 
     @cached_property
     def gaussian(self) -> Gaussian:

@@ -1,18 +1,18 @@
 """How typical each sample is: which of them look most like real pictures, and which least."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kao.errors import DataError
+from kao.metrics.pairs import row_blocks, squared_distances
 from kao.metrics.sight import Sight
 from kao.seeds import mixed_seed
 
 K = 3
 """The neighbour whose distance is a picture's radius; as Kynkäänniemi et al. (2019)."""
-
-_PAIRS = 2**22  # distances that are held at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Ranking:
         )
 
 
-def ranking(real: Sight, drawn: Sight, *, most: int = 5000, seed: int = 0) -> Ranking:
+def ranking(*, real: Sight, drawn: Sight, most: int = 5000, seed: int = 0) -> Ranking:
     """Rank samples by their realism, Kynkäänniemi et al. (2019, sec. 5).
 
     The realism of a sample is max_r radius(r) / |sample - r|, where the radius of a real picture
@@ -71,10 +71,16 @@ def ranking(real: Sight, drawn: Sight, *, most: int = 5000, seed: int = 0) -> Ra
     middle = x.mean(0)  # far from zero, squared distances lose digits
     x, samples = x - middle, drawn.features.double() - middle
     # The nearest of all is the picture itself.
-    radii = _distances(x, x).kthvalue(K + 1, dim=1).values
+    radii = _in_blocks(lambda gaps: gaps.kthvalue(K + 1, dim=1).values, x, x)
     dense = radii <= radii.median()
-    values = _realism(_distances(samples, x[dense]), radii[dense])
+    values = _in_blocks(lambda gaps: _realism(gaps, radii[dense]), samples, x[dense])
     return Ranking(values.argsort(descending=True, stable=True), values)
+
+
+def _in_blocks(reduced: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+    """A number for each x from its distances to all y, of which a block is held: (M,)."""
+    blocks = row_blocks(len(x), len(y))
+    return torch.cat([reduced(squared_distances(x[rows], y).sqrt()) for rows in blocks])
 
 
 def _realism(distance: Tensor, radii: Tensor) -> Tensor:
@@ -82,13 +88,3 @@ def _realism(distance: Tensor, radii: Tensor) -> Tensor:
     # A picture that is there four times has a ball of no width, and lies on its border.
     ratio = torch.where((distance == 0) & (radii == 0), 1.0, radii / distance)
     return ratio.amax(1)
-
-
-def _distances(x: Tensor, y: Tensor) -> Tensor:
-    """(M, D), (N, D) to (M, N)."""
-    parts = []
-    squares = y.square().sum(1)
-    for rows in torch.split(x, max(1, _PAIRS // len(y))):
-        gaps = torch.addmm(squares, rows, y.T, alpha=-2) + rows.square().sum(1, keepdim=True)
-        parts.append(gaps.clamp(min=0).sqrt())
-    return torch.cat(parts)

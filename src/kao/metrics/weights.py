@@ -1,7 +1,8 @@
 """Where the weights of published feature networks are found.
 
 In this order: the place that the user names, the folder $KAO_WEIGHTS, kao's cache, and a download,
-once.  What was not named must be the published file to the bit, so that scores compare.
+once.  A file that was not named must be the published one to the bit, so that scores compare; of
+networks from the Hugging Face hub, which are folders, no hash is known to check them by.
 """
 
 import hashlib

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from kao.config import leaves
+from kao.evaluation.course import measure_of
 from kao.metrics.scores import Z95
 from kao.reports.charts import Line, line_chart, smoothed
 from kao.reports.parts import columns, section
@@ -21,6 +22,8 @@ _SHOWN = 48
 """Characters of a value; a fingerprint is longer."""
 
 Curve = Callable[[RunRecord], Sequence[Point]]
+
+_Measure = tuple[str, str]
 
 
 def style_of(place: int) -> str:
@@ -44,18 +47,27 @@ def curves_section(records: Sequence[tuple[str, RunRecord | None]]) -> str:
         reach=lambda run: run.curve("held/error", kind="held_out"),
         note="On pictures that are never trained on; faint: its 95 % interval.",
     )
-    measures = dict.fromkeys(m for _, _, run in runs for m in _measures(run))
+    measures = list(dict.fromkeys(m for _, _, run in runs for m in _measures(run)))
     for measure in measures:
+        words, digest = measure
+        # The same words, but other guidance, precision or pictures: no common chart.
+        alike = sum(words == other for other, _ in measures) > 1
         charts += _charts(
-            f"Score: {measure}",
+            f"Score: {words}{f' ({digest})' if alike else ''}",
             runs,
             _scores(measure, "value"),
             reach=_scores(measure, "own_error"),
-            note="Of pictures drawn while training; faint: its 95 % interval.",
+            note="Of pictures drawn while training; faint: its 95 % interval."
+            + (_UNLIKE if alike else ""),
         )
     body = f'<div class="charts">{charts}</div>' if charts else ""
     return section("While training", body)
 
+
+_UNLIKE = (
+    "  Scores of the same name in other charts were taken in another way (guidance, threshold, "
+    "precision, number of pictures or other real ones), and do not compare."
+)
 
 _SMOOTHED = (
     "Smoothed.  Losses of runs that differ in target, loss or schedule are different quantities "
@@ -131,19 +143,24 @@ def over_minutes(points: Sequence[Point], run: RunRecord) -> list[Point]:
     return placed
 
 
-def _measures(run: RunRecord) -> list[str]:
-    """By what its pictures were scored while it trained."""
-    return [str(event["measure"]) for event in run.of("evaluation") if "measure" in event]
+def _measures(run: RunRecord) -> list[_Measure]:
+    """By what its pictures were scored while it trained: in words, and its digest."""
+    return [_measure(event) for event in run.of("evaluation") if "measure" in event]
 
 
-def _scores(measure: str, figure: str) -> Curve:
+def _measure(event: Mapping[str, Any]) -> _Measure:
+    words, digest = measure_of(event)
+    return str(words), digest if isinstance(digest, str) else "of before"
+
+
+def _scores(measure: _Measure, figure: str) -> Curve:
     """One figure of a run's scores by one measure."""
 
     def curve(run: RunRecord) -> list[Point]:
         return [
             (float(event["images"]), float(value))
             for event in run.of("evaluation")
-            if event.get("measure") == measure
+            if _measure(event) == measure
             and isinstance(value := mapping(event, "score").get(figure), int | float)
         ]
 

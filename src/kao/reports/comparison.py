@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kao.evaluation.card import Card
 from kao.evaluation.comparison import Comparison, Difference, Row
-from kao.evaluation.numbers import number
+from kao.evaluation.numbers import interval, number
 from kao.files import write_text, writing
 from kao.metrics.scores import Score
 from kao.reports.compared_runs import configuration_section, curves_section, style_of
@@ -166,11 +166,6 @@ def _verdict(row: Row) -> str:
     real = any(difference.real for difference in row.differences)
     words = escape(row.verdict())
     return f'<span class="verdict{"" if real else " quiet"}">{words}</span>'
-
-
-def interval(score: Score) -> str:
-    """The 95 % interval of a score in words: "0.11 to 0.13"."""
-    return f"{number(score.low, score.error)} to {number(score.high, score.error)}"
 
 
 def _whisker(row: Row, score: Score, style: str) -> str:

@@ -3,6 +3,7 @@
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from kao.evaluation import Examination, PictureSet
 from kao.metrics.copies import Copies
 from kao.metrics.neighbours import MEANS, PIXELS
 from kao.metrics.typicality import Ranking
@@ -12,6 +13,24 @@ from kao.visualisation import outline_font
 _TILE = 96  # about how wide a picture is drawn, pixels
 _MARGIN, _GAP, _BETWEEN = 18, 8, 22
 _PAIRS_A_ROW, _TILES_A_ROW = 4, 10
+
+
+def sheets(found: Examination, train: PictureSet | None) -> dict[str, Image.Image]:
+    """What an evaluation has to show, by the endings of file names.
+
+    Args:
+        found: What was found.
+        train: The pictures that copies were looked for in.
+
+    Returns:
+        "-copies.png" and "-typical.png", where they were looked for.
+    """
+    images, shown = found.drawn.images, {}
+    if found.copies and train:
+        shown["-copies.png"] = copies_sheet(found.copies, images, train.images)
+    if found.ranking:
+        shown["-typical.png"] = typical_sheet(images, found.ranking)
+    return shown
 
 
 def copies_sheet(copies: Copies, samples: Tensor, train: Tensor, *, most: int = 24) -> Image.Image:

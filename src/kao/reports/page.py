@@ -12,6 +12,7 @@ from kao.data.audit import Audit
 from kao.files import write_text
 from kao.reports.charts import short
 from kao.reports.curves import held_out_section, loss_section, training_section
+from kao.reports.evaluations import evaluation_section
 from kao.reports.inline import Inline, figure, figure_of_file, lighter, read_picture
 from kao.reports.parts import section, table
 from kao.reports.record import Event, Grid, RunRecord, Session, mapping
@@ -60,6 +61,7 @@ def page(record: RunRecord) -> str:
         _newest_grid(record),
         loss_section(record),
         scores_section(record),
+        evaluation_section(record),
         held_out_section(record),
         _grids_over_time(record),
         _figures(record),

@@ -1,13 +1,19 @@
 """The scores that a run took while it trained, what they add up to, and what they promise."""
 
+import json
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 
+import safetensors
+from safetensors import SafetensorError
+
+from kao.evaluation.course import measure_of
 from kao.evaluation.verdict import judge
 from kao.metrics.scores import Z95
 from kao.reports.charts import Line, Mark, line_chart, short
 from kao.reports.parts import section
-from kao.reports.record import Event, Point, RunRecord, mapping
+from kao.reports.record import Event, Point, RunRecord
 
 _CHANNELS = (("red", "band-5"), ("green", "band-3"), ("blue", "band-0"))
 
@@ -59,18 +65,40 @@ def _words(record: RunRecord, events: Sequence[Event]) -> str:
             f"The score is the {measure}, of {pictures:,} pictures from the averaged weights, "
             f"always from the same noise: lower is better."
         )
-    same = [event for event in events if event.get("measure") == measure]
-    best = min(same, key=_value)
-    told.append(
-        f"The best, {short(_value(best))}, was taken at {best['images']:,} pictures: --weights "
-        f"best-score draws with the weights of that moment."
-    )
+    best = _kept_best(record.path)
+    value, images = best.get("score"), best.get("images")
+    if isinstance(value, int | float) and isinstance(images, int):
+        other = measure_of(best) != measure_of(last)
+        told.append(
+            f"The best, {short(value)}, was taken at {images:,} pictures"
+            f"{' in another way' if other else ''}: --weights best-score draws with the weights of "
+            f"that moment."
+        )
+    searched, of = last.get("searched"), last.get("of")
+    if isinstance(searched, int) and isinstance(of, int) and searched < of:
+        told.append(
+            f"Copies were looked for among {searched:,} of the {of:,} training pictures, "
+            + (
+                "too few to tell their rate."
+                if "copies" not in last
+                else "so copies of the others are not counted."
+            )
+        )
     return "".join(f"<p>{escape(sentence)}</p>" for sentence in told)
 
 
-def _value(event: Event) -> float:
-    value = mapping(event, "score").get("value")
-    return float(value) if isinstance(value, int | float) else float("inf")
+def _kept_best(run: Path) -> Event:
+    """What the file of the best weights says of them; nothing where it is missing or damaged.
+
+    The log may tell of better ones, in a future that the run went back from.
+    """
+    path = run / "averages" / "best-score.safetensors"
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def _identity(events: Sequence[Event]) -> dict[float, float]:

@@ -164,6 +164,7 @@ class Facts:
         score: Distance of its pictures to real ones, where they were compared.
         error: Standard error of that.
         measure: Of the score, where it was taken while training.
+        digest: Of what that score depends on but the weights.
     """
 
     name: str
@@ -173,6 +174,7 @@ class Facts:
     score: float | None = None
     error: float | None = None
     measure: str | None = None
+    digest: str | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from kao.errors import CheckpointError, ConfigError
 from kao.evaluation import (
-    UNKNOWN,
     Evaluation,
     Looking,
     PictureSet,
@@ -18,8 +17,14 @@ from kao.evaluation import (
     open_pictures,
 )
 from kao.evaluation.comparison import matching
-from kao.metrics import Reference
-from kao.runs.evaluating import Subject, load_evaluations, open_real, subject_of_run
+from kao.runs.evaluating import (
+    Subject,
+    load_evaluations,
+    open_real,
+    refuse_smaller,
+    subject_of_run,
+    subject_of_set,
+)
 from kao.runs.run import CONFIG, Run, draw
 
 
@@ -161,7 +166,9 @@ def score_sides(
     lying: dict[str, Subject] = {}
     if sets:
         seen = open_real(real, size=sizes[sides[0].name])
-        lying = {name: _lying(pictures, seen, real) for name, pictures in sets.items()}
+        for name, pictures in sets.items():
+            refuse_smaller(seen, pictures)
+            lying[name] = subject_of_set(pictures, real=seen, name=real)
     scored = {}
     for side in sides:
         subject = (
@@ -203,11 +210,6 @@ def some_drawn(run: Run, count: int, *, seed: int = 0, batch: int = 64) -> Tenso
     """
     config, denoiser = run.drawing(), run.denoiser()
     return torch.cat(list(draw(denoiser, config, indices=range(count), seed=seed, batch=batch)))
-
-
-def _lying(pictures: PictureSet, real: PictureSet | Reference, name: str) -> Subject:
-    """Pictures that are drawn already, beside real ones and their name."""
-    return Subject(lambda processes, progress: pictures, real, name, None, UNKNOWN, kept=True)
 
 
 def _progress(looking: Looking, what: str) -> Callable[[int, int], None]:

@@ -12,8 +12,18 @@ from kao.config.sections import GuidanceConfig
 from kao.data.pictures import Crop
 from kao.data.split import held_out_count, split
 from kao.errors import CheckpointError, DataError
-from kao.evaluation import UNKNOWN, Card, Drawing, Evaluation, PictureSet, Protocol, open_pictures
-from kao.evaluation.pictures import has_statistics, of_prepared
+from kao.evaluation import (
+    UNKNOWN,
+    Card,
+    Drawing,
+    Evaluation,
+    PictureSet,
+    Plan,
+    Protocol,
+    open_pictures,
+    protocol_of,
+)
+from kao.evaluation.reading import has_statistics, of_prepared
 from kao.files import write_text, writing
 from kao.metrics import Reference, load_reference
 from kao.processes import Processes
@@ -155,10 +165,9 @@ def subject_of_run(
             notes.append(f"Copies cannot be looked for: {error}")
     shown = real or data.source
     seen = own[0] if own and real is None else open_real(shown, size=data.size, crop=data.crop)
+    learned = own[1] if own else None
     if train is not None:
-        learned: PictureSet | None = open_pictures(train, size=data.size, crop=data.crop)
-    else:
-        learned = own[1] if own else None
+        learned = open_pictures(train, size=data.size, crop=data.crop)
 
     def drawn(processes: Processes, progress: Callable[[int, int], None]) -> PictureSet:
         denoiser = run.denoiser(checkpoint, weights=weights)
@@ -193,22 +202,53 @@ def subject_of_pictures(
         spec: A folder, a ZIP file or an NPZ file; see `kao.evaluation.open_pictures`.
         real: Real pictures, or a reference file.
         train: What they were learned from; None: not known.
-        size: Side in pixels that all are brought to; None: that of the drawn ones, as they are.
+        size: Side in pixels that all are brought to; None: that of the drawn ones, as they are,
+            to which larger real pictures are brought, and smaller ones are not.
 
     Raises:
         ConfigError: As `open_pictures`.
-        DataError: As `open_pictures`.
+        DataError: As `open_pictures` and `refuse_smaller`.
         OutputError: Pictures cannot be prepared.
     """
     pictures = open_pictures(spec, size=size)
-    return Subject(
-        lambda processes, progress: pictures,
-        open_real(real, size=pictures.size),
-        real,
-        open_pictures(train, size=pictures.size) if train else None,
-        UNKNOWN,
-        kept=True,
-    )
+    seen = open_real(real, size=pictures.size)
+    learned = open_pictures(train, size=pictures.size) if train else None
+    if size is None:
+        refuse_smaller(seen, pictures)
+        refuse_smaller(learned, pictures)
+    return subject_of_set(pictures, real=seen, name=real, train=learned)
+
+
+def subject_of_set(
+    drawn: PictureSet,
+    *,
+    real: PictureSet | Reference,
+    name: str,
+    train: PictureSet | None = None,
+) -> Subject:
+    """Pictures that are drawn already.
+
+    Args:
+        drawn: They.
+        real: Real pictures or statistics.
+        name: Of the real ones.
+        train: What the drawn ones were learned from; None: not known.
+    """
+    return Subject(lambda processes, progress: drawn, real, name, train, UNKNOWN, kept=True)
+
+
+def refuse_smaller(real: PictureSet | Reference | None, drawn: PictureSet) -> None:
+    """Refuse real pictures that were enlarged to the size of drawn ones, which makes them blurred.
+
+    Raises:
+        DataError: There are such.
+    """
+    if isinstance(real, PictureSet) and real.enlarged:
+        raise DataError(
+            f"{drawn.name} holds pictures of {drawn.size} pixels and {real.name} "
+            f"{real.enlarged:,} smaller ones of {len(real):,}: give `kao evaluate` --size, to "
+            f"which both are brought, or larger real pictures."
+        )
 
 
 def open_real(spec: str, *, size: int, crop: Crop = "centre") -> PictureSet | Reference:
@@ -232,7 +272,10 @@ def open_real(spec: str, *, size: int, crop: Crop = "centre") -> PictureSet | Re
 def evaluation_file(run: Run, card: Card, *, ending: str = ".json") -> Path:
     """Where an evaluation of a run, or a picture of it, is kept.
 
-    000640000-small-data.json; other weights than those that the run draws with are in the name.
+    000640000-small-data.json is what the protocol asks for, against the pictures of the run and
+    with seed 0.  Other weights than those that the run draws with are in the name, and what else
+    was asked for is by six digits of its own: only an answer to the same question takes the place
+    of another.
 
     Args:
         run: The run.
@@ -241,7 +284,31 @@ def evaluation_file(run: Run, card: Card, *, ending: str = ".json") -> Path:
     """
     usual = run.checkpoint()[0].averages[0]
     weights = "" if card.ema in (None, usual) else f"-{card.ema}"
-    return run.path / EVALUATIONS / f"{card.images or 0:09d}-{card.protocol}{weights}{ending}"
+    name = f"{card.images or 0:09d}-{card.protocol}{weights}"
+    folder = run.path / EVALUATIONS
+    if not _plain(run, card) or _question(folder / f"{name}.json") not in (None, card.question):
+        name += f"-{card.question}"
+    return folder / f"{name}{ending}"
+
+
+def _plain(run: Run, card: Card) -> bool:
+    """Whether nothing was asked for that the protocol's name does not tell."""
+    protocol = protocol_of(card.protocol.partition("+")[0])
+    spaces = {name.partition("-")[0] for name in card.features}
+    return (
+        card.seed in (None, 0)
+        and card.reference == run.config.data.source
+        and card.metrics in ((), protocol.metrics)
+        and spaces == set(Plan.of(protocol).spaces)
+    )
+
+
+def _question(file: Path) -> str | None:
+    """Which question a file answers; None where there is none that can be read."""
+    try:
+        return Evaluation.from_json(file.read_text(encoding="utf-8")).card.question
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def save_evaluation(run: Run, evaluation: Evaluation) -> Path:

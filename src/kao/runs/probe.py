@@ -9,14 +9,14 @@ import torch
 from kao.config import RunConfig
 from kao.data.prepared import PreparedSet
 from kao.machine import release
-from kao.metrics import Features
 from kao.processes import ALONE, Processes
 from kao.runs.cost import checkpoint_bytes, snapshot_bytes
 from kao.runs.held_out import images_a_call
 from kao.runs.hooks import at_once
 from kao.runs.run import draw, load_worse
-from kao.runs.scoring import opened_space, quickly
+from kao.runs.score_drawing import opened_space, quickly
 from kao.runs.timetable import COUNTS, Costs
+from kao.runs.yardstick import FEWEST, seconds_to_look
 from kao.training import Length, Trainer
 
 _DISK = 100e6
@@ -46,7 +46,11 @@ def probe(
     trainer = config.build(prepared, device, processes=processes)
     image, grid = _seconds_an_image(trainer, seconds), _seconds_a_grid(trainer, config)
     space = opened_space(config, processes) if config.evaluation.every != 0 else None
-    drawn = _seconds_to_score(trainer, config, space.to(device)) if space else 0.0
+    drawn = _seconds_to_draw(trainer, config) if space else 0.0
+    looks = None
+    if space and len(prepared) - int(config.data.held_out) >= FEWEST:
+        held_out = int(config.data.held_out)
+        looks = seconds_to_look(prepared, space.to(device), held_out=held_out, device=device)
     del trainer
     release(device)  # so that the run finds all memory free
     length = Length.parse(config.length, batch=config.training.batch)
@@ -59,7 +63,10 @@ def probe(
         hooks["held_out"] = image * images_a_call(round(images / COUNTS["held_out"]))
     if config.ema.snapshots != 0:
         hooks["snapshots"] = snapshot_bytes(config) / _DISK
-    return Costs(image, hooks, drawn)
+    if looks is None:
+        return Costs(image, hooks)
+    looked = looks.seen / processes.world + looks.held_against
+    return Costs(image, hooks, drawn, looked, looks.once)
 
 
 def _seconds_an_image(trainer: Trainer, seconds: float) -> float:
@@ -103,8 +110,8 @@ def _seconds_a_grid(trainer: Trainer, config: RunConfig) -> float:
     return 2 * drawn(config.hooks.pictures) * steps / short.sampling.steps
 
 
-def _seconds_to_score(trainer: Trainer, config: RunConfig, space: Features) -> float:
-    """What drawing and seeing one picture of a score takes."""
+def _seconds_to_draw(trainer: Trainer, config: RunConfig) -> float:
+    """What drawing one picture of a score takes."""
     config = quickly(config.with_learned_grid(trainer.loss.times.knots()))
     worse = load_worse(config, device=trainer.device)
     steps = config.sampling.steps
@@ -124,8 +131,6 @@ def _seconds_to_score(trainer: Trainer, config: RunConfig, space: Features) -> f
                 worse=worse,
                 processes=trainer.processes,
             )
-            images = torch.cat(list(drawn))[:batch]
-        between = time.perf_counter()
-        space(images.to(trainer.device)).cpu()
-        seen = time.perf_counter() - between
-    return ((between - started) * steps / short.sampling.steps + seen) / pictures
+            list(drawn)
+        seconds = time.perf_counter() - started
+    return seconds * steps / short.sampling.steps / pictures

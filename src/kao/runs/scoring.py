@@ -5,8 +5,6 @@ that a curve of a dozen scores is smooth.  Nothing of the run is drawn from or c
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,16 +13,19 @@ from torch import Tensor
 
 from kao.config import RunConfig
 from kao.data.keeping import Pictures
-from kao.diffusion import SAMPLERS
-from kao.errors import CheckpointError
+from kao.diffusion import Denoiser
+from kao.errors import CheckpointError, OutputError
+from kao.evaluation.course import scores_told
 from kao.evaluation.verdict import Verdict, judge
-from kao.metrics import Features, Score, open_space
+from kao.files import writing
+from kao.metrics import Features, Score
 from kao.metrics.scores import Z95
-from kao.processes import TURNS, Processes
 from kao.runs.averages import BEST_SCORE, Facts, SavedAverage, facts_of, place
 from kao.runs.hooks import at_once
 from kao.runs.run import draw, load_worse
 from kao.runs.saving import Notices
+from kao.runs.score_drawing import NOISE, digest_of, in_words, quickly
+from kao.runs.stopping import Grounds, grounds, since_start
 from kao.runs.timetable import anneals
 from kao.runs.weights import lent
 from kao.runs.yardstick import Measured, Yardstick
@@ -32,42 +33,6 @@ from kao.shards import whole
 from kao.tracking import Tracker, read_events
 from kao.training import Trainer
 from kao.training.ema import average_width
-
-SAMPLER = "dpm++2m"
-"""Draws the pictures of a score: one network call a step, and good in ten."""
-
-_SEED = 0x5C0_4E
-"""Of the noise; no run's own, so that runs compare."""
-
-PATIENCE = 3
-"""Verdicts in a row after which a run with `evaluation.stop = "auto"` is stopped."""
-
-
-def quickly(config: RunConfig) -> RunConfig:
-    """The configuration with the way to draw the pictures of a score; guidance and grid stay."""
-    sampling = replace(config.sampling, sampler=SAMPLERS[SAMPLER](), steps=config.evaluation.steps)
-    return replace(config, sampling=sampling)
-
-
-def opened_space(config: RunConfig, processes: Processes) -> Features:
-    """The feature space of the scores, on the CPU.
-
-    One process of each machine after the other asks for it: weights that are not there are
-    downloaded by the first.
-
-    Args:
-        config: Says which.
-        processes: Which of several this is.
-
-    Raises:
-        ConfigError: There is no such space, or its weights are missing or not what they should be.
-        MissingExtraError: A package for it is not installed.
-    """
-    for turn in range(TURNS):
-        if turn == processes.turn:
-            space = open_space(config.evaluation.features)
-        processes.wait()
-    return space
 
 
 class Scoring:
@@ -84,7 +49,10 @@ class Scoring:
         tracker: Told of each score and verdict.
         news: Told of each score, for people.
         notices: Told of what the user should know: that a run learns by heart, or is stopped.
-        resumed: Whether the run was taken up, and its best weights so far with it.
+
+    Attributes:
+        every: Images between scores.
+        stopped: Whether the verdict ended the run.
     """
 
     def __init__(
@@ -97,7 +65,6 @@ class Scoring:
         *,
         news: Notices,
         notices: Notices,
-        resumed: bool,
     ):
         self.run, self.tracker, self.news, self.notices = run, tracker, news, notices
         self.every = int(config.evaluation.every)
@@ -105,27 +72,57 @@ class Scoring:
         self._config, self._pictures, self._space = config, pictures, space
         self._drawn = int(config.evaluation.pictures)
         self._yardstick: Yardstick | None = None
-        self._best = _known_best(run) if resumed else None
+        self._purse = _Purse(run, config.evaluation.share)
+        self._explained = False
 
     def __call__(self, trainer: Trainer) -> None:
         """Score, judge, tell; nothing where the run is stopped before or meanwhile.
 
+        In a run in minutes nothing, too, while scores have had their share of the time; but at the
+        end of a run there is one.
+
         Raises:
             OutputError: The best weights cannot be written; the run may go on without them.
         """
-        if trainer.leaving():
+        if trainer.leaving() or not self._affordable(trainer):
             return
         started = time.perf_counter()
         yardstick = self._against(trainer)
-        seen = self._seen(trainer, yardstick)
+        ready = time.perf_counter()
+        worse = load_worse(self._config, device=trainer.device)
+        seen = self._seen(trainer, yardstick, worse)
         if seen is None:
             return
         # By one process: others might disagree in the last digit, and then on what to do.
-        told = self._told(trainer, yardstick(*seen), started) if trainer.processes.main else None
-        outcome = trainer.processes.broadcast(told)
-        self._act(trainer, outcome)
-        if outcome.best:
-            self._keep(trainer, outcome.score)
+        measured = yardstick(*seen) if trainer.processes.main else None
+        measured = trainer.processes.broadcast(measured)
+        facts = self._facts(trainer, measured.score, worse)
+        best = trainer.processes.broadcast(self._beats(facts))
+        # Before the log says that they are the best, or a kill in between would leave it wrong.
+        refused = self._kept(trainer, facts) if best else None
+        told = None
+        if trainer.processes.main:
+            now = time.perf_counter()
+            self._purse.pay(now - started, again=now - ready)
+            told = self._told(trainer, measured, facts, best=best and refused is None, at=started)
+        self._act(trainer, trainer.processes.broadcast(told))
+        if refused is not None:
+            raise refused
+
+    def _affordable(self, trainer: Trainer) -> bool:
+        """Whether a score stays within its share of the time; a run in images has no clock."""
+        if trainer.length.images or trainer.done >= 1:
+            return True
+        main = trainer.processes.main
+        enough = self._purse.allows(trainer.progress.seconds) if main else True
+        if not (enough := bool(trainer.processes.broadcast(enough))) and not self._purse.empty:
+            self._purse.empty = True
+            self.notices.add(
+                f"Scores have had their {100 * self._config.evaluation.share:g} % of the time "
+                f"(evaluation.share): the one at {trainer.progress.images:,} images is left out, "
+                f"and others may be."
+            )
+        return enough
 
     def _against(self, trainer: Trainer) -> Yardstick:
         """The real pictures, looked at when they are first needed."""
@@ -137,12 +134,15 @@ class Scoring:
                 drawn=self._drawn,
                 device=trainer.device,
             )
+            if trainer.processes.main:
+                self._yardstick.calibrate()
         return self._yardstick
 
-    def _seen(self, trainer: Trainer, yardstick: Yardstick) -> tuple[Tensor, Tensor] | None:
+    def _seen(
+        self, trainer: Trainer, yardstick: Yardstick, worse: Denoiser | None
+    ) -> tuple[Tensor, Tensor] | None:
         """Drawn pictures and their features, (n, D); None where the run is to stop."""
         config = quickly(self._config).with_learned_grid(trainer.loss.times.knots())
-        worse = load_worse(config, device=trainer.device)
         batches = []
         average = next(iter(trainer.ema.values())).average
         with lent(trainer.denoiser, average), trainer.gradients.autocast():
@@ -150,7 +150,7 @@ class Scoring:
                 trainer.denoiser,
                 config,
                 indices=range(self._drawn),
-                seed=_SEED,
+                seed=NOISE,
                 batch=at_once(trainer.device),
                 worse=worse,
                 processes=trainer.processes,
@@ -162,103 +162,156 @@ class Scoring:
         own = yardstick.features(drawn[trainer.processes.rows(len(drawn))])
         return drawn, trainer.processes.gather(own)
 
-    def _told(self, trainer: Trainer, measured: Measured, started: float) -> "_Outcome":
-        """Tell the tracker and the user of a score, and judge the run by it."""
-        images, score = trainer.progress.images, measured.score
-        best = self._beats(score)
-        values = {
-            "measure": self._measure,
-            "pictures": score.samples,
-            "score": figures(score),
-            "drift": {drift.name.split()[0]: figures(drift) for drift in measured.drift},
-            "minutes": round(trainer.progress.seconds / 60, 4),
-            "best": best,
-            "seconds": round(time.perf_counter() - started, 3),
-        }
-        if measured.copies is not None:
-            values["copies"] = figures(measured.copies)
-        if self._yardstick is not None and self._yardstick.floor is not None:
-            values["floor"] = figures(self._yardstick.floor)
-        self.tracker.event("evaluation", images, values)
-        events = read_events(self.run)
-        verdict = judge(events, finished=trainer.done >= 1)
-        self.tracker.event("verdict", images, verdict.to_event())
-        self.news.add(
-            f"Score {score.value:.4f} \N{PLUS-MINUS SIGN} {Z95 * score.own:.4f} at {images:,} "
-            f"images. {verdict}"
-        )
-        row = [event.get("state", "") for event in events if event["event"] == "verdict"]
-        return _Outcome(score, best, verdict, (*row[1 - PATIENCE :], verdict.state))
-
-    def _act(self, trainer: Trainer, outcome: "_Outcome") -> None:
-        """Warn of what goes wrong, once; stop a run that asked for it."""
-        state, row = outcome.verdict.state, outcome.row
-        if state == "overfitting" and row[-2:-1] != (state,):
-            self.notices.add(outcome.verdict.sentence)
-        if self._config.evaluation.stop == "auto" and trainer.done < 1 and self._hopeless(row):
-            self.stopped = True
-            self.notices.add(
-                f"Stopped, since {PATIENCE} verdicts in a row were {_listed(row)} "
-                f'(evaluation.stop = "auto"): kao sample --weights {BEST_SCORE} draws with the '
-                f"best weights, and evaluation.stop=never goes on."
-            )
-            trainer.stop()
-
-    def _hopeless(self, row: Sequence[str]) -> bool:
-        """Whether nothing is to be hoped of a run after these verdicts.
-
-        One whose learning rate falls at its end is not stopped for being flat: the fall is still
-        to come, and brings more than what came before.
-        """
-        enough = {"overfitting"} if anneals(self._config) else {"overfitting", "flat"}
-        return len(row) == PATIENCE and set(row) <= enough
-
-    @property
-    def _measure(self) -> str:
-        assert self._yardstick is not None
-        steps = self._config.evaluation.steps
-        return f"{self._yardstick.measure}, {SAMPLER} in {steps} steps"
-
-    def _beats(self, score: Score) -> bool:
-        """Whether no earlier score by this measure is better."""
-        best = self._best
-        if best is None or best.score is None or best.measure != self._measure:
-            return True
-        return score.value <= best.score
-
-    def _keep(self, trainer: Trainer, score: Score) -> None:
-        """Write the averaged weights of this moment as the best."""
-        name, average = next(iter(trainer.ema.items()))
-        main = trainer.processes.main
-        tensors = whole(average.average, kept=main)
-        if not main:
-            return
-        facts = Facts(
+    def _facts(self, trainer: Trainer, score: Score, worse: Denoiser | None) -> Facts:
+        """What is known of the averaged weights of this moment."""
+        yardstick, name = self._against(trainer), next(iter(trainer.ema))
+        return Facts(
             name,
             images=trainer.progress.images,
             width=average_width(name),
             score=score.value,
             error=score.own,
-            measure=self._measure,
+            measure=in_words(self._config, yardstick),
+            digest=digest_of(self._config, yardstick, average=name, worse=worse),
         )
-        SavedAverage(facts, tensors).save(self.run, BEST_SCORE)
-        self._best = facts
+
+    def _told(
+        self, trainer: Trainer, measured: Measured, facts: Facts, *, best: bool, at: float
+    ) -> "_Outcome":
+        """Tell the tracker and the user of a score, and judge the run by it."""
+        images, score, yardstick = facts.images, measured.score, self._against(trainer)
+        values = {
+            "measure": facts.measure,
+            "digest": facts.digest,
+            "pictures": score.samples,
+            "score": figures(score),
+            "influences": [float(f"{x:.5g}") for x in measured.influences.tolist()],
+            "drift": {drift.name.split()[0]: figures(drift) for drift in measured.drift},
+            "minutes": round(trainer.progress.seconds / 60, 4),
+            "best": best,
+            "searched": yardstick.searched,
+            "of": yardstick.trained,
+            "seconds": round(time.perf_counter() - at, 3),
+        }
+        if measured.copies is not None:
+            values["copies"] = figures(measured.copies)
+        if yardstick.floor is not None:
+            values["floor"] = figures(yardstick.floor)
+        self.tracker.event("evaluation", images, values)
+        events = read_events(self.run)
+        verdict = judge(events, finished=trainer.done >= 1)
+        self.tracker.event("verdict", images, verdict.to_event())
+        self.news.add(
+            f"Score {score.value:.4f} \N{PLUS-MINUS SIGN} {Z95 * score.own:.4f}"
+            f"{self._explanation()} at {images:,} images. {verdict}"
+        )
+        before = since_start(events)
+        now = {"images": images, **verdict.to_event()}
+        stop = grounds(
+            [*before, now],
+            scores=len(scores_told(events)),
+            done=trainer.done,
+            anneals=anneals(self._config),
+        )
+        news = not before or before[-1].get("state") != verdict.state
+        return _Outcome(verdict, news, stop)
+
+    def _explanation(self) -> str:
+        """What a score is, the first time."""
+        if self._explained:
+            return ""
+        self._explained = True
+        return (
+            " (kernel distance to real pictures: lower is better; \N{PLUS-MINUS SIGN}: what other "
+            "noise might give)"
+        )
+
+    def _act(self, trainer: Trainer, outcome: "_Outcome") -> None:
+        """Warn of what goes wrong, once; stop a run that asked for it."""
+        verdict = outcome.verdict
+        if verdict.state in ("overfitting", "worsening") and outcome.news:
+            self.notices.add(verdict.sentence)
+        if (
+            self._config.evaluation.stop == "auto"
+            and trainer.done < 1
+            and outcome.grounds is not None
+        ):
+            self.stopped = True
+            count, states = outcome.grounds
+            self.notices.add(
+                f"Stopped, since the last {count} verdicts were {' or '.join(states)} "
+                f'(evaluation.stop = "auto"): kao sample --weights {BEST_SCORE} draws with the '
+                f"best weights, and evaluation.stop=never goes on."
+            )
+            trainer.stop()
+
+    def _beats(self, facts: Facts) -> bool:
+        """Whether no earlier score that compares is better."""
+        best = _known_best(self.run)
+        if best is None or best.score is None or facts.score is None:
+            return True
+        if (best.measure, best.digest) != (facts.measure, facts.digest):
+            return True
+        return facts.score <= best.score
+
+    def _kept(self, trainer: Trainer, facts: Facts) -> OutputError | None:
+        """Write the averaged weights of this moment as the best; what kept it from that."""
+        tensors = whole(trainer.ema[facts.name].average, kept=trainer.processes.main)
+        if trainer.processes.main:
+            try:
+                SavedAverage(facts, tensors).save(self.run, BEST_SCORE)
+            except OutputError as error:
+                return error
+        return None
+
+
+class _Purse:
+    """The time that scores may take of a run.
+
+    Args:
+        run: The run directory, whose log tells what they took before it was taken up.
+        share: Of the time of the run.
+
+    Attributes:
+        empty: Whether the user knows that a score was left out.
+    """
+
+    def __init__(self, run: Path, share: float):
+        self._run, self._share, self.empty = run, share, False
+        self._spent: float | None = None
+        self._last = 0.0
+
+    def allows(self, elapsed: float) -> bool:
+        """Whether another score like the last one stays within the share of these seconds."""
+        return self._before() + self._last <= self._share * elapsed or self._last == 0
+
+    def pay(self, seconds: float, *, again: float) -> None:
+        """Take off what a score took, and keep in mind what another one will."""
+        self._spent, self._last = self._before() + seconds, again
+
+    def _before(self) -> float:
+        if self._spent is None:
+            told = [
+                event.get("seconds")
+                for event in read_events(self._run)
+                if event["event"] == "evaluation"
+            ]
+            self._spent = sum(s for s in told if isinstance(s, int | float))
+        return self._spent
 
 
 class _Outcome(NamedTuple):
     """What came of a score, as all processes know it.
 
     Attributes:
-        score: It.
-        best: Whether none before was better.
         verdict: On the run.
-        row: States of the last verdicts, this one included.
+        news: Whether the one before was another.
+        grounds: To stop it; None where it goes on.
     """
 
-    score: Score
-    best: bool
     verdict: Verdict
-    row: tuple[str, ...]
+    news: bool
+    grounds: Grounds | None
 
 
 def figures(score: Score) -> dict[str, float]:
@@ -282,5 +335,18 @@ def _known_best(run: Path) -> Facts | None:
         return None
 
 
-def _listed(states: Sequence[str]) -> str:
-    return " or ".join(dict.fromkeys(states))
+def drop_later_best(run: Path, *, images: int) -> None:
+    """Remove the best weights of a future that a run has gone back from; nothing if they are older.
+
+    Args:
+        run: The run directory.
+        images: Seen where it is taken up.
+
+    Raises:
+        OutputError: They cannot be removed.
+    """
+    best = _known_best(run)
+    if best is not None and best.images > images:
+        path = place(run, BEST_SCORE)
+        with writing(path):
+            path.unlink()

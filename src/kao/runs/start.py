@@ -24,7 +24,7 @@ from kao.errors import (
 )
 from kao.machine import describe, keep_freed_memory, versions
 from kao.networks.cost import flops, parameters
-from kao.processes import TURNS, Processes, join, leave
+from kao.processes import Processes, join, leave
 from kao.runs.ask import Ask
 from kao.runs.averages import Snapshots
 from kao.runs.blackbox import BlackBox
@@ -36,7 +36,8 @@ from kao.runs.planning import configure, origin_of
 from kao.runs.restoring import carry, restore
 from kao.runs.run import CONFIG, Run
 from kao.runs.saving import Checkpoints, Forgiving, Notices, Patient
-from kao.runs.scoring import Scoring, opened_space
+from kao.runs.score_drawing import opened_space
+from kao.runs.scoring import Scoring, drop_later_best
 from kao.runs.sizing import regularised, resolve
 from kao.runs.timetable import intervals, open_intervals
 from kao.runs.yardstick import FEWEST
@@ -128,7 +129,6 @@ def open_session(ask: Ask, device: torch.device) -> Session:
                 tracker,
                 news,
                 notices,
-                resumed=resumed is not None and not ask.branch,
             )
         hooks = _hooks(run, config, prepared, tracker, notices, checkpoints, scoring)
         kept = place(prepared, config.data.keep, device, processes=processes.local_world)
@@ -151,6 +151,7 @@ def open_session(ask: Ask, device: torch.device) -> Session:
         if processes.main:
             write(ask, config, prepared, checkpoint)
             _log(tracker, run, config, notices, images=resumed or 0)
+            drop_later_best(run.path, images=resumed or 0)
         processes.wait()
         shape = (CHANNELS, config.data.size, config.data.size)
         start = {
@@ -160,6 +161,7 @@ def open_session(ask: Ask, device: torch.device) -> Session:
             "parameters": parameters(trainer.denoiser),
             "flops": flops(config.build_denoiser("meta").network, shape),
             "precision": config.training.precision,
+            "rate": config.optimizer.rate,
             "pictures": len(prepared),
             "keep": kept,
             "resumed": resumed is not None,
@@ -242,11 +244,7 @@ def _prepared(config: RunConfig, processes: Processes) -> PreparedSet:
     """
     data = config.data
     source = open_source(data.source, size=data.size, classes=data.classes)
-    for turn in range(TURNS):
-        if turn == processes.turn:
-            prepared = prepare(source, size=data.size, crop=data.crop)
-        processes.wait()
-    return prepared
+    return processes.by_turns(lambda: prepare(source, size=data.size, crop=data.crop))
 
 
 def _newest(ask: Ask, config: RunConfig) -> tuple[Checkpoint | None, list[str]]:
@@ -307,8 +305,6 @@ def _scoring(
     tracker: Tracker,
     news: Notices,
     notices: Notices,
-    *,
-    resumed: bool,
 ) -> Scoring | None:
     """The hook that scores; None where there are too few pictures to be held against."""
     trained = len(prepared) - int(config.data.held_out)
@@ -322,7 +318,6 @@ def _scoring(
         tracker,
         news=news,
         notices=notices,
-        resumed=resumed,
     )
 
 

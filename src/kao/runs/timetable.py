@@ -56,12 +56,16 @@ class Costs:
     Attributes:
         image: Training on one image.
         hooks: One call of each hook, by the names of `COUNTS`; without a name: nothing to speak of.
-        drawn: Drawing and seeing one picture of a score.
+        drawn: Drawing one picture of a score.
+        looked: Holding it against real pictures.
+        reals: Looking at those before the first score.
     """
 
     image: float
     hooks: Mapping[str, float]
     drawn: float = 0.0
+    looked: float = 0.0
+    reals: float = 0.0
 
     def times(self, factor: float) -> "Costs":
         """Those of a network that takes `factor` times the operations; saving stays as it is."""
@@ -70,13 +74,18 @@ class Costs:
             name: seconds * (1 if name in saving else factor)
             for name, seconds in self.hooks.items()
         }
-        return Costs(self.image * factor, hooks, self.drawn * factor)
+        return replace(self, image=self.image * factor, hooks=hooks, drawn=self.drawn * factor)
 
     def scoring(self, pictures: int) -> "Costs":
         """Those of a run that draws so many pictures for each score."""
-        if self.drawn == 0:
+        if self.scored == 0:
             return self
-        return replace(self, hooks={**self.hooks, "evaluation": pictures * self.drawn})
+        return replace(self, hooks={**self.hooks, "evaluation": pictures * self.scored})
+
+    @property
+    def scored(self) -> float:
+        """One picture of a score."""
+        return self.drawn + self.looked
 
 
 @dataclass(frozen=True)
@@ -168,8 +177,8 @@ def timetable(config: RunConfig, costs: Costs) -> tuple[RunConfig, Timetable]:
     budget = 60 * length.minutes
     scores = scores_within(
         config.evaluation,
-        budget=config.evaluation.share * budget,
-        drawn=costs.drawn,
+        budget=max(0.0, config.evaluation.share * budget - costs.reals),
+        drawn=costs.scored,
         images=round(budget / costs.image),
     )
     costs = costs.scoring(scores.pictures)
@@ -186,7 +195,7 @@ def timetable(config: RunConfig, costs: Costs) -> tuple[RunConfig, Timetable]:
     every, costs = intervals(config), _scored(config, costs)
     images = _images_in(budget, costs, every)
     calls, falls = _calls(images, every), _falls(config, images)
-    notes = _unscored(asked, config)
+    notes = (*_unscored(asked, config), *_dear(asked, config, costs, calls, budget))
     return config, Timetable("time", length.minutes, images, falls, calls, costs, notes)
 
 
@@ -203,6 +212,22 @@ def _unscored(asked: RunConfig, config: RunConfig) -> tuple[str, ...]:
     return (
         f"The run is too short to be scored in {100 * config.evaluation.share:g} % of its time "
         f"(evaluation.share).",
+    )
+
+
+def _dear(
+    asked: RunConfig, config: RunConfig, costs: Costs, calls: Mapping[str, int], budget: float
+) -> tuple[str, ...]:
+    """What the user should be told where scores as often as they asked for pass their share."""
+    each = costs.hooks.get("evaluation", 0.0)
+    spent = calls.get("evaluation", 0) * each + costs.reals
+    share = config.evaluation.share
+    if asked.evaluation.every == "auto" or not each or spent <= share * budget:
+        return ()
+    return (
+        f"Scores of {config.evaluation.pictures} pictures every {config.evaluation.every:,} images "
+        f"would take {100 * spent / budget:.2g} % of the time, more than {100 * share:g} % "
+        f"(evaluation.share): some will be left out; a larger evaluation.every keeps them apart.",
     )
 
 

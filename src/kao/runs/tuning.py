@@ -5,7 +5,6 @@ differences come from the way alone.  `tune` is a generator of measurements: pro
 time and stopping early are loops in the caller.
 """
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from kao.metrics import Features, Score
 from kao.runs.budgets import Candidate, Conditions
 from kao.runs.pictures import some_real
 from kao.runs.run import Run, draw, load_worse
+from kao.runs.weights import fingerprint
 
 SIZABLE = 64
 """Pictures of the first round of a search; with fewer, nothing can be told apart."""
@@ -113,8 +113,8 @@ class Bench:
             real=real.fingerprint,
             reals=len(real.images),
             checkpoint=checkpoint,
-            model=_fingerprint(denoiser),
-            worse=_fingerprint(self.worse) if self.worse else "",
+            model=fingerprint(denoiser),
+            worse=fingerprint(self.worse) if self.worse else "",
             seed=seed,
             batch=batch,
             device=self.device.type,
@@ -273,12 +273,3 @@ def hopeless(candidate: Candidate, others: Sequence[Candidate]) -> bool:
 def latest(measured: Sequence[Candidate]) -> list[Candidate]:
     """The last measurement of each way to draw."""
     return list({candidate.sampling: candidate for candidate in measured}.values())
-
-
-def _fingerprint(model: nn.Module) -> str:
-    """Of a model's weights."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

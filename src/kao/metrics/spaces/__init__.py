@@ -47,8 +47,8 @@ SPACES: Mapping[str, Callable[[Opening], Features]] = MappingProxyType(
         "faces": lambda how: Faces(),
         "inception": _inception,
         "lpips": _lpips,
-        "dinov2": lambda how: DINOv2(how.weights),
-        "clip": lambda how: CLIP(how.weights),
+        "dinov2": lambda how: DINOv2(how.weights, tell=how.tell),
+        "clip": lambda how: CLIP(how.weights, tell=how.tell),
     }
 )
 """What opens each feature space, by its name."""
@@ -71,7 +71,7 @@ def open_space(
         name: One of SPACES.
         weights: Where weights are, by the names of spaces; those of others are passed over.
         resize: How Inception's pictures are resized; each of the others has one way.
-        tell: Called with a sentence where weights are not the published ones.
+        tell: Called with a sentence where weights are not, or not known to be, the published ones.
         progress: Called during a download with bytes so far and in all.
 
     Raises:

@@ -1,7 +1,7 @@
 """Feature networks of the Hugging Face hub, through `transformers`: DINOv2 and CLIP."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kao.errors import ConfigError, MissingExtraError
-from kao.metrics.resizing import bicubic, rounded
+from kao.metrics.resizing import rounded
 from kao.metrics.spaces.chunks import in_chunks
 from kao.metrics.weights import FOLDER, folder_of
 
@@ -24,12 +24,17 @@ _AT_ONCE = 16  # pictures
 class DINOv2(nn.Module):
     """What DINOv2 (Oquab et al. 2024) says of a whole picture: its class token.
 
-    The network and the resize are those of Stein et al. (2023), who found that distances in this
-    space agree best with people: ViT-L/14, pictures in 224 x 224 pixels, normalised as ImageNet's.
+    The network, ViT-L/14, and the resize, to 224 x 224 pixels normalised as ImageNet's, are as in
+    Stein et al. (2023), who found that distances in this space agree best with people.  The
+    features are nearly theirs and not the same numbers: position embeddings, learned on 37 x 37
+    patches, are interpolated to 16 x 16 by size here, as `transformers` does it, and by a factor
+    of 16.1 / 37 in the code of DINOv2 that theirs are from.  Compare with distances that were
+    measured here.
 
     Args:
         place: A folder that `save_pretrained` wrote; by default $KAO_WEIGHTS/dinov2, or else
             facebook/dinov2-large from the hub's cache or the hub.
+        tell: Called with a sentence on which weights these are: nothing checks them.
 
     Raises:
         ConfigError: There are no such weights, or they are of another network.
@@ -42,15 +47,19 @@ class DINOv2(nn.Module):
     side = 224
     resize = "bicubic to 224, in bytes"
 
-    def __init__(self, place: Path | None = None):
+    def __init__(
+        self, place: Path | None = None, *, tell: Callable[[str], None] = lambda sentence: None
+    ):
         super().__init__()
         try:
             from transformers import Dinov2Model
         except ImportError as error:
             raise _missing("DINOv2") from error
-        self.model = _opened(Dinov2Model, "dinov2", place)
+        self.model, found = _opened(Dinov2Model, "dinov2", place)
         self.width: int = self.model.config.hidden_size
-        self.name = f"dinov2-{self.width}-{_digest(self.model)}"
+        digest = _digest(self.model)
+        tell(_unchecked("dinov2", found, digest))
+        self.name = f"dinov2-{self.width}-{digest}"
         self.register_buffer("mean", _colours(0.485, 0.456, 0.406), persistent=False)
         self.register_buffer("std", _colours(0.229, 0.224, 0.225), persistent=False)
 
@@ -66,12 +75,13 @@ class DINOv2(nn.Module):
 class CLIP(nn.Module):
     """CLIP's image embedding (Radford et al. 2021), of length 1.
 
-    The network and the resize are those of CMMD (Jayasumana et al. 2024): ViT-L/14 on pictures of
-    336 x 336 pixels.
+    The network and the resize are those of CMMD (Jayasumana et al. 2024) and of the code that was
+    published with it: ViT-L/14 on pictures of 336 x 336 pixels, resized by Pillow to bytes.
 
     Args:
         place: A folder that `save_pretrained` wrote; by default $KAO_WEIGHTS/clip, or else
             openai/clip-vit-large-patch14-336 from the hub's cache or the hub.
+        tell: Called with a sentence on which weights these are: nothing checks them.
 
     Raises:
         ConfigError: There are no such weights, or they are of another network.
@@ -81,17 +91,21 @@ class CLIP(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, place: Path | None = None):
+    def __init__(
+        self, place: Path | None = None, *, tell: Callable[[str], None] = lambda sentence: None
+    ):
         super().__init__()
         try:
             from transformers import CLIPVisionModelWithProjection as Network
         except ImportError as error:
             raise _missing("CLIP") from error
-        self.model = _opened(Network, "clip", place)
+        self.model, found = _opened(Network, "clip", place)
         self.width: int = self.model.config.projection_dim
         self.side: int = self.model.config.image_size
-        self.resize = f"bicubic to {self.side}, not antialiased"
-        self.name = f"clip-{self.width}-{_digest(self.model)}"
+        self.resize = f"bicubic to {self.side}, in bytes"
+        digest = _digest(self.model)
+        tell(_unchecked("clip", found, digest))
+        self.name = f"clip-{self.width}-{digest}"
         mean = _colours(0.48145466, 0.4578275, 0.40821073)
         self.register_buffer("mean", mean, persistent=False)
         std = _colours(0.26862954, 0.26130258, 0.27577711)
@@ -102,7 +116,7 @@ class CLIP(nn.Module):
         return in_chunks(self._look, images, chunk=_AT_ONCE)
 
     def _look(self, images: Tensor) -> Tensor:
-        x = (bicubic(images, self.side) - self.mean) / self.std
+        x = (rounded(images, self.side) / 255 - self.mean) / self.std
         embedding = self.model(pixel_values=x).image_embeds
         return embedding / embedding.norm(dim=-1, keepdim=True)
 
@@ -118,8 +132,15 @@ def _colours(*values: float) -> Tensor:
     return torch.tensor(values).view(3, 1, 1)
 
 
-def _opened(network: Any, space: str, named: Path | None) -> Any:
-    """A network with its weights, from a folder, the hub's cache or the hub; frozen."""
+def _unchecked(space: str, place: str, digest: str) -> str:
+    return (
+        f'The weights of the feature space "{space}" are those found in {place}, digest {digest}: '
+        f"no digest is published to check them by, so scores compare only where it is the same."
+    )
+
+
+def _opened(network: Any, space: str, named: Path | None) -> tuple[Any, str]:
+    """A network with its weights, from a folder, the hub's cache or the hub; frozen; and where."""
     repository = _REPOSITORIES[space]
     folder = folder_of(space) if named is None else named.expanduser()
     if folder is not None and not folder.is_dir():
@@ -128,11 +149,11 @@ def _opened(network: Any, space: str, named: Path | None) -> Any:
             f"save_pretrained wrote, or leave it out and {repository} is downloaded."
         )
     if folder is not None:
-        return _frozen(network, str(folder), space, offline=True)
+        return _frozen(network, str(folder), space, offline=True), str(folder)
     try:
-        return _frozen(network, repository, space, offline=True)
+        return _frozen(network, repository, space, offline=True), repository
     except ConfigError:  # not in the hub's cache, or not the whole of it
-        return _frozen(network, repository, space, offline=False)
+        return _frozen(network, repository, space, offline=False), repository
 
 
 def _frozen(network: Any, place: str, space: str, *, offline: bool) -> Any:
