@@ -15,6 +15,9 @@ ROOT = Path(__file__).parents[1]
 SOURCE = Path(kao.__file__).parent
 MODULES = [module.name for module in pkgutil.walk_packages([str(SOURCE)], "kao.")]
 
+FEATURES = "kao/metrics/spaces/faces-1.safetensors"
+"""Learned from drawings alone."""
+
 
 def test_the_version_is_that_of_the_project():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -67,7 +70,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(built):
         (entry_points,) = (name for name in members if name.endswith("entry_points.txt"))
         assert "kao = kao.cli:main" in archive.read(entry_points).decode()
     there = {name for name in members if not name.split("/")[0].endswith(".dist-info")}
-    assert there == names(SOURCE, "*.py", "*.toml", "*.css", "*.js", "py.typed")
+    assert there == names(SOURCE, "*.py", "*.toml", "*.css", "*.js", "py.typed") | {FEATURES}
+    assert (SOURCE.parent / FEATURES).stat().st_size < 2_000_000
     assert "kao/config/recipes/faces-32.toml" in there
     assert {"kao/py.typed", "kao/reports/page.css", "kao/reports/page.js"} <= there
 
@@ -94,5 +98,5 @@ def test_the_sdist_holds_sources_and_no_data(built):
     assert {"README.md", "LICENSE", "pyproject.toml", "tests/conftest.py", "Makefile"} <= members
     assert {f"src/{name}" for name in names(SOURCE, "*.py", "*.toml", "*.css", "*.js")} <= members
     data = {".zip", ".safetensors", ".pt", ".npz", ".npy", ".u8", ".jsonl", ".parquet"}
-    assert not {name for name in members if Path(name).suffix in data}
+    assert {name for name in members if Path(name).suffix in data} == {f"src/{FEATURES}"}
     assert not {name for name in members if name.split("/")[0] in (".venv", "runs", "dist")}

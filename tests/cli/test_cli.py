@@ -63,12 +63,20 @@ def test_help_is_there_before_torch_is():
         (["trian"], "No such command 'trian'. Did you mean 'train'?"),
         (["sample"], "Missing argument 'RUN'."),
         (["train", "--sise", "3"], "No such option: --sise Did you mean --size?"),
-        (["sample", "run", "--n", "many"], "Invalid value for '--n'"),
-        (["sample", "run", "--n", "0"], "Invalid value for '--n'"),
+        (["sample", "run", "--n", "many"], "--n = many; expected a whole number."),
+        (["sample", "run", "--n", "0"], "--n = 0; expected 1 or more."),
     ],
 )
 def test_words_that_make_no_command_are_answered_in_one_line(words, said, refused):
     assert refused(*words).startswith(said.split(" Did")[0])
+
+
+def test_ctrl_c_is_answered_by_a_word(kao, monkeypatch):
+    def interrupted(protocol, **changes):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kao.evaluation.planning.asked_protocol", interrupted)
+    assert kao("evaluate", "drawn") == (130, "", "Stopped.\n")
 
 
 def test_a_traceback_is_shown_to_whoever_asks(kao):

@@ -176,7 +176,7 @@ def test_a_run_that_cannot_draw_is_compared_without_pictures(kao, two, tmp_path)
         (["a", "b", "--real", "toy:60", "--weights", "ema"], "expected SPACE=PATH"),
         (["a", "b", "--real", "toy:60", "--weights", "inceptoin=x"], "inceptoin"),
         (["a", "b", "--protocol", "small-dat"], 'did you mean "small-data"?'),
-        (["a", "b", "--n-grid", "33"], "less than or equal to 32"),
+        (["a", "b", "--n-grid", "33"], "--n-grid = 33; expected 32 or less."),
         (["a", "b", "--out", "page.png"], "written as .html"),
         (["a", "b", "--out", "a"], "a is in the way"),
         (["a", "x.npz", "--real", "toy:60"], "several sizes cannot be compared, and a has 16, x"),
@@ -200,3 +200,12 @@ def test_a_damaged_evaluation_is_named(refused, two, tmp_path):
     (file,) = (tmp_path / "b" / "evaluations").glob("*.json")
     file.write_text("{")
     assert "delete it and run `kao evaluate` again" in refused("compare", *two)
+
+
+def test_two_names_of_the_same_pictures_are_told(kao, array):
+    words = ("--real", "toy:120", "--n-grid", 0, "--features", "wavelets", "--json")
+    twins = (array("x.npz", 60), array("y.npz", 60), array("z.npz", 60, seed=1))
+    code, out, err = kao("compare", *twins, *words)
+    assert code == 0, err
+    told = [note for note in json.loads(out)["notes"] if "are those of" in note]
+    assert told == ["y.npz: The 60 pictures of y.npz are those of x.npz."]

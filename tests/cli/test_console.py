@@ -149,5 +149,5 @@ def test_a_step_that_was_skipped_is_no_part_of_the_mean_loss_on_the_screen(monke
         steps=lambda: steps, progress=Progress(), done=0.5, device=torch.device("cpu")
     )
     quiet = SimpleNamespace(take=list)
-    _loop_behind_bar(SimpleNamespace(trainer=trainer, notices=quiet))
+    _loop_behind_bar(SimpleNamespace(trainer=trainer, notices=quiet, news=quiet))
     assert [figures.split("  ")[0] for figures in shown] == ["loss 0.5000"] * 3

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from several import several
 
 from kao.cli import run as command
@@ -14,6 +15,7 @@ from kao.evaluation import Card, Evaluation, open_pictures, protocol_of
 from kao.files import save_npz
 from kao.processes import ALONE
 from kao.runs import Run, draw
+from kao.runs.averages import Facts, SavedAverage
 from kao.runs.evaluating import (
     EVALUATIONS,
     drawing_config,
@@ -121,6 +123,22 @@ def test_the_weights_that_are_named_draw(own_run):
         config, denoiser = drawing_config(run, protocol), run.denoiser(weights=weights)
         assert torch.equal(drawn[weights], next(draw(denoiser, config, indices=range(2), seed=0)))
     assert not torch.equal(*drawn.values())
+
+
+def test_weights_that_were_chosen_by_their_score_are_told_to_be_lucky(own_run):
+    run, protocol = Run.open(own_run), protocol_of("small-data").changed(n=2)
+    checkpoint = run.checkpoint()[0]
+    (tensors,) = (load_file(path) for path in checkpoint.path.rglob("*ema*.safetensors"))
+    SavedAverage(Facts("ema-0.999", 16), tensors).save(own_run, "best-score")
+
+    def notes(weights):
+        subject = subject_of_run(run, protocol, weights=weights)
+        return subject.drawn(ALONE, lambda done, total: None).notes
+
+    assert notes("ema") == ()
+    assert notes("best-score")[0].startswith(
+        "The weights best-score were chosen by their score while training, so their score is "
+    )
 
 
 def test_a_protocol_says_how_a_run_draws(own_run):
@@ -232,6 +250,11 @@ def test_mistakes_are_told_in_one_line(refused, array, own_run, faces, tmp_path)
         own_run,
         *("--metrics", "kernel", "--features", "wavelets", "--features", "faces"),
         *("--save-reference", tmp_path / "a.npz"),
+    )
+    text = tmp_path / "text.pt"
+    text.write_text("no network")
+    assert "cannot be read as TorchScript" in refused(
+        "evaluate", own_run, "--protocol", "clean-fid", "--weights", f"inception={text}"
     )
     folder = faces(3)
     shutil.copy(own_run / "samples" / next((own_run / "samples").iterdir()).name, folder / "z.png")

@@ -143,7 +143,7 @@ def test_pictures_can_be_brought_where_the_runs_own_are_gone(kao, own_run, faces
         (["--grids", "karas"], 'unknown grid "karas" (did you mean "karras"?)'),
         (["--minutes", "0"], "--minutes = 0; expected a number above 0."),
         (["--minutes", "nan"], "--minutes = nan; expected a number above 0."),
-        (["--n", "2"], "Invalid value for '--n'"),
+        (["--n", "2"], "--n = 2; expected 3 or more."),
         (["--real", "nowhere"], "There is no folder or ZIP file nowhere"),
     ],
 )

@@ -193,6 +193,7 @@ def test_saved_statistics_serve_frechet_distances_and_nothing_else(real, others)
     assert (evaluation.card.reference, evaluation.card.reals) == ("toy.npz", 600)
     assert [note.split(":")[0] for note in evaluation.notes] == [
         "Left out drift",
+        "No floor",
         "Left out kernel",
     ]
     of_others = replace(statistics, gaussian=replace(statistics.gaussian, n=None))
@@ -202,3 +203,21 @@ def test_saved_statistics_serve_frechet_distances_and_nothing_else(real, others)
     foreign = replace(statistics, space="faces-1")
     with pytest.raises(DataError, match='made in the feature space "faces-1"'):
         evaluate(drawn, foreign, name="toy.npz", protocol=protocol, looking=LOOKING)
+
+
+def test_few_drawn_pictures_are_told_of(real, others):
+    def told(n):
+        few = others.some(n, seed=0)
+        found = evaluate(few, real, protocol=asked("drift", n=n), looking=LOOKING)
+        return [note for note in found.evaluation.notes if "say little" in note]
+
+    assert told(50) == []
+    assert told(49)[0].startswith("49 drawn pictures say little")
+
+
+def test_a_floor_stands_in_the_table_with_its_interval(real, others):
+    found = evaluate(others, real, protocol=asked("kernel", n=100), looking=LOOKING)
+    (measured,) = found.evaluation.scores
+    floor = measured.floor
+    cell = f"{floor.value:.4g} ({floor.low:.3g} .. {floor.high:.3g})"
+    assert cell in str(found.evaluation).splitlines()[1]

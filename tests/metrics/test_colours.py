@@ -84,15 +84,29 @@ def test_a_cast_has_a_name(values, words):
 
 
 def test_what_chance_may_have_made_has_no_name():
-    assert "Colours agree" in drift_sentence(scores(5, -3, 1, error=4))
-    assert "within 12.8 grey levels" in drift_sentence(scores(5, -3, 1, error=4))
+    assert drift_sentence(scores(2, -1, 1, error=2)) == (
+        "Colours agree with those of real pictures, within 5.9 grey levels."
+    )
     assert "Colours agree" in drift_sentence(scores(0.2, 0.2, 0.2, error=0.01))
+
+
+def test_colours_that_may_be_far_apart_do_not_agree():
+    assert drift_sentence(scores(5, -3, 1, error=4)) == (
+        "Colours cannot be told from those of real pictures with so few: the means may be 13 grey "
+        "levels apart."
+    )
+
+
+def test_a_channel_whose_interval_leaves_out_0_is_named():
+    sentence = drift_sentence(scores(1, 0.5, -4.2, error=2))
+    assert "4.2 grey levels too little blue, by the interval" in sentence
+    assert "red" not in sentence and "agree" not in sentence
 
 
 def test_a_cast_is_no_surer_than_the_channels_that_it_is_held_against():
     errors = (0.1, 6.0, 6.0)
     found = tuple(Score("drift", v, e, 100) for v, e in zip((8, 0, 0), errors, strict=True))
-    assert "Colours agree" in drift_sentence(found)
+    assert "8.0 grey levels too much red, by the interval of a channel" in drift_sentence(found)
 
 
 def test_a_cast_of_drawn_pictures_is_told_and_chance_rarely():
@@ -104,7 +118,7 @@ def test_a_cast_of_drawn_pictures_is_told_and_chance_rarely():
         )
         for t in range(100)
     ]
-    assert sum("agree" not in sentence for sentence in plain) <= 10
+    assert sum("too " in sentence for sentence in plain) <= 10
 
 
 def test_one_picture_has_no_error_and_is_refused():

@@ -204,7 +204,10 @@ def test_no_copy_at_all_has_an_interval_all_the_same(finder, toy):
 
 def test_the_sentence_tells_what_chance_makes(finder, toy):
     sentence = finder(toy[:40]).sentence()
-    assert "40 of 40 samples (100.0%, 95 % interval 91.2% to 100.0%) are copies" in sentence
+    assert (
+        "40 of 40 samples (100.0%, 95 % interval 91.2% to 100.0%) are taken for copies" in sentence
+    )
+    assert "about 1% of new pictures would be" in sentence
     assert "Of real pictures" in sentence
 
 

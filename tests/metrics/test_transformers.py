@@ -132,6 +132,23 @@ def test_without_a_network_a_sentence_says_what_to_do(tmp_path, monkeypatch):
     assert "\n" not in message
 
 
+def test_a_hub_that_does_not_answer_is_asked_once(tmp_path, monkeypatch, capfd):
+    asked = []
+
+    class Cut:
+        def head(self, url, *, timeout):
+            asked.append(url)
+            raise OSError("no route")
+
+    monkeypatch.delenv("KAO_WEIGHTS", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.get_session", Cut)
+    with pytest.raises(ConfigError, match=r"facebook/dinov2-large \(no route\): put the files"):
+        DINOv2()
+    assert len(asked) == 1
+    assert capfd.readouterr() == ("", "")
+
+
 def test_without_transformers_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
     with pytest.raises(MissingExtraError, match=r"to see pictures as CLIP does .* extra 'text'"):

@@ -9,6 +9,7 @@ from several import several
 from kao.checkpoints import Checkpoint
 from kao.config import RunConfig
 from kao.config.sections import EvaluationConfig, GuidanceConfig
+from kao.data import open_source, prepare
 from kao.data.keeping import Held
 from kao.diffusion import SCHEDULES
 from kao.diffusion.grids import LogSNR
@@ -18,6 +19,7 @@ from kao.machine import device
 from kao.metrics import Wavelets
 from kao.runs import Ask, Run, finish, open_session, plan, scoring
 from kao.runs.averages import BEST_SCORE, SavedAverage, facts_of, place
+from kao.runs.probe import probe
 from kao.runs.score_budget import (
     FEWEST_PICTURES,
     MOST_CALLS,
@@ -208,7 +210,9 @@ def test_the_best_weights_of_a_future_that_was_given_up_are_dropped(asked):
 def test_a_branch_does_not_inherit_the_best_weights(asked, tmp_path):
     go(asked(length="4 steps"))
     branch = replace(asked(length="6 steps"), branch=tmp_path / "branch")
-    go(branch)
+    finish(open_session(branch, CPU))
+    assert not place(tmp_path / "branch", BEST_SCORE).exists()
+    go(replace(branch, run=tmp_path / "branch", branch=None))
     assert facts_of(tmp_path / "branch", BEST_SCORE).images > 16
     first = told(tmp_path / "branch", "evaluation")[0]
     assert (first["images"], first["best"]) == (24, True)
@@ -451,7 +455,7 @@ def digest(*, stick=None, average="ema", worse=None, **changes):
         {"average": "ema-0.9"},
         {"worse": torch.nn.Linear(1, 1)},
     ],
-    ids=str,
+    ids=["threshold", "guidance", "precision", "pictures", "steps", "average", "worse"],
 )
 def test_what_changes_a_score_changes_its_digest(other):
     assert len(digest()) == 8
@@ -637,6 +641,16 @@ def test_what_a_yardstick_takes_is_measured():
     looks = seconds_to_look(noise(150), Wavelets(), held_out=20, device=CPU)
     assert min(looks) > 0
     assert looks.once > looks.seen
+
+
+def test_the_probe_measures_what_scores_take_besides_drawing(asked):
+    config = plan(asked("training.precision=fp32", "data.held_out=0"), CPU)
+    prepared = prepare(open_source("toy:40", size=config.data.size), size=config.data.size)
+    costs = probe(config, prepared, CPU, seconds=0.1)
+    assert min(costs.drawn, costs.looked, costs.reals) > 0
+    few = prepare(open_source("toy:19", size=config.data.size), size=config.data.size)
+    costs = probe(config, few, CPU, seconds=0.1)
+    assert costs.looked == costs.reals == 0
 
 
 def test_scores_past_their_share_of_the_time_are_left_out_but_for_the_last(asked, monkeypatch):

@@ -486,6 +486,14 @@ def test_gradients_are_clipped_to_their_norm_all_together(tiny_set, limit, left)
 # --- what hooks take ---------------------------------------------------------------------------
 
 
+def test_a_hook_that_passes_keeps_the_time_for_its_last_call(tiny_set):
+    scores = Recorder(BATCH, work=lambda: trainer.passed())
+    trainer = trainer_of(tiny_set, hooks={"scores": scores})
+    trainer.load_state_dict({**trainer.state_dict(), "hook_seconds": {"scores": 5.0}})
+    run(trainer)
+    assert trainer.state_dict()["hook_seconds"] == {"scores": 5.0}
+
+
 def test_what_hooks_take_does_not_count_as_slow_training(tiny_set, monkeypatch):
     clock = SimpleNamespace(now=0.0)
 

@@ -16,6 +16,7 @@ from kao.cli.demo import demo
 from kao.cli.edit import edit_app
 from kao.cli.ema import ema
 from kao.cli.evaluate import evaluate
+from kao.cli.mistyped import in_words
 from kao.cli.prepare import prepare
 from kao.cli.report import report
 from kao.cli.sample import sample
@@ -86,21 +87,22 @@ def run(arguments: Sequence[str]) -> int:
     words = [word for word in arguments if word != TRACEBACK] or ["--help"]
     try:
         code = app(words, standalone_mode=False, prog_name="kao")
-        return code if isinstance(code, int) else 0
     except typer.Exit as exit_:
-        return exit_.exit_code
+        code = exit_.exit_code
     except (typer.TyperException, KaoError) as error:
         if TRACEBACK in arguments:
             raise
-        message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+        message = in_words(error) if isinstance(error, typer.TyperException) else str(error)
         rank = os.environ.get("RANK", "0")
         who = "kao" if rank in ("", "0") else f"kao (process {rank})"
         # In one go, or the lines of several processes run into each other.
         sys.stderr.write(f"{who}: {' '.join(message.split())}\n")
         return 2
     except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # Typer makes this code of Ctrl-C, and says nothing
         print("Stopped.", file=sys.stderr)
-        return INTERRUPTED
+    return code if isinstance(code, int) else 0
 
 
 def main() -> None:

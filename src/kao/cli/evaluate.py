@@ -75,7 +75,9 @@ def evaluate(
     save_reference: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.npz", help="Write the real pictures' statistics, to be given to --real."
+            metavar="FILE.npz",
+            help="Write the statistics of all real pictures, those spared for the "
+            "floor too, to be given to --real.",
         ),
     ] = None,
 ) -> None:

@@ -364,6 +364,7 @@ class EvaluationConfig:
         steps: Of the sampler dpm++2m on the log_snr grid, in which they are drawn: few, since
             scores are compared with one another.
         features: Name of the space in which pictures are compared: see `kao.metrics.SPACES`.
+            Wavelets tell the stages of a run apart with the fewest pictures.
         share: Largest share of the time that scores may take, above 0 and at most 0.5.
         stop: "auto" ends the run where it grows no better; "never" leaves that to you.
 
@@ -374,7 +375,7 @@ class EvaluationConfig:
     every: int | Literal["auto"] = "auto"
     pictures: int | Literal["auto"] = "auto"
     steps: int = 10
-    features: str = "faces"
+    features: str = "wavelets"
     share: float = 0.05
     stop: Literal["never", "auto"] = "never"
 

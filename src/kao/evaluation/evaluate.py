@@ -17,6 +17,9 @@ from kao.metrics import Reference, Sight
 from kao.metrics.copies import Copies
 from kao.metrics.typicality import Ranking, ranking
 
+FEW = 50
+"""Drawn pictures below which a reader is warned."""
+
 
 @dataclass(frozen=True, eq=False)
 class Examination:
@@ -70,6 +73,11 @@ def evaluate(
     """
     plan, notes = Plan.of(protocol), list(drawn.notes)
     drawn = _chosen(drawn, protocol, seed, notes)
+    if len(drawn) < FEW:
+        notes.append(
+            f"{len(drawn)} drawn pictures say little, and so few tell their own intervals badly: "
+            f"score {FEW} or more, better 1,000."
+        )
     if drawn.brought:
         notes.append(f"The drawn pictures are not as they were drawn, but {drawn.brought}.")
     spaces = [looking.spaces[space] for space in plan.spaces]
@@ -130,6 +138,10 @@ def _to_statistics(ask: _Ask, reference: Reference) -> Examination:
             "The reference does not tell of how many pictures it is: intervals are those of the "
             "drawn pictures alone, and the bias of its own number stays in every distance."
         )
+    ask.notes.append(
+        "No floor: a reference file has no other real pictures that could be scored; --real with "
+        "the pictures themselves has one."
+    )
     scores = scores_of(plan.pairs, views, ask.notes)
     known = (
         reference.fingerprint

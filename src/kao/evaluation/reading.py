@@ -134,9 +134,11 @@ def _array(path: Path, name: str) -> PictureSet:
             arrays = {key: file[key] for key in file.files}
     # A file that was cut fails in the ways of zipfile, zlib and NumPy.
     except Exception as error:
+        # NumPy takes what it does not know for a pickle, and its words tell how to run that.
+        why = "it is damaged" if zipfile.is_zipfile(path) else "it is none, or was cut short"
         raise DataError(
-            f"{name} cannot be read as NPZ ({type(error).__name__}: {error}): copy it again, or "
-            f"write it with `kao sample --npz`."
+            f"{name} cannot be read as NPZ ({why}): copy it again, write drawn pictures with `kao "
+            f"sample --npz`, or a reference with `kao evaluate --save-reference`."
         ) from error
     found = [a for a in arrays.values() if a.dtype == np.uint8 and a.ndim == 4 and a.shape[3] == 3]
     if len(found) != 1 or found[0].shape[1] != found[0].shape[2] or len(found[0]) == 0:
@@ -165,7 +167,7 @@ def _as_they_are(source: FolderSource, name: str) -> PictureSet:
     if jpegs:
         notes.append(
             f"{jpegs:,} of {len(images):,} pictures of {name} are JPEG files: compression changes "
-            f"what feature networks see and so the FID, for the worse or, beside real pictures "
+            f"what feature networks see and so any score, for the worse or, beside real pictures "
             f"that are JPEG too, for the better (Parmar et al. 2022); save samples as PNG."
         )
     return PictureSet.of(
@@ -182,17 +184,26 @@ def _items(source: ImageSource, name: str) -> Iterator[Item]:
     """All pictures of a source in order, decoded by several threads.
 
     Raises:
-        DataError: One cannot be read.
+        DataError: One cannot be read, after all others were looked at.
     """
-    step = 16 * usable_cores()
+
+    def read(index: int) -> Item | DataError:
+        try:
+            return source[index]
+        except DataError as error:
+            return error
+
+    step, bad = 16 * usable_cores(), list[DataError]()
     with ThreadPoolExecutor(min(usable_cores(), 16)) as pool:
         for start in range(0, len(source), step):
-            try:
-                yield from pool.map(
-                    source.__getitem__, range(start, min(start + step, len(source)))
-                )
-            except DataError as error:  # which names the file below the place that was named
-                raise DataError(f"Of {name}, {error}") from error
+            for item in pool.map(read, range(start, min(start + step, len(source)))):
+                if isinstance(item, DataError):
+                    bad.append(item)
+                elif not bad:
+                    yield item
+    if bad:  # each names the file below the place that was named
+        more = f"{len(bad):,} of {len(source):,} pictures cannot be read; the first: "
+        raise DataError(f"Of {name}, {more if len(bad) > 1 else ''}{bad[0]}") from bad[0]
 
 
 def _check_size(item: Item, first: Item, name: str) -> None:

@@ -133,7 +133,7 @@ def _row(measured: Measured, of: str = "") -> tuple[str, str, str, str, str]:
         of + score.name,
         f"{score.value:.4g}",
         f"{score.low:.4g} .. {score.high:.4g}",
-        f"{floor.value:.4g}" if floor else "",
+        f"{floor.value:.4g} ({floor.low:.3g} .. {floor.high:.3g})" if floor else "",
         f"{score.samples:,}",
     )
 

@@ -18,6 +18,7 @@ CHANNELS = ("red", "green", "blue")
 _CASTS = (("red", "cyan"), ("green", "magenta"), ("blue", "yellow"))  # too much, too little
 _LEAST = 2
 _SHOWN = 0.5  # grey levels; less is not worth a word
+_COARSE = 8.0  # grey levels; who can only tell larger differences has found no agreement
 _BATCH = 512
 
 
@@ -65,7 +66,8 @@ def drift_sentence(scores: Sequence[Score]) -> str:
     What is common to the channels is brightness, and the channel that differs most from the two
     others is a cast.  What chance may have made is left out: the error of a mean of channels is at
     most the mean of their errors, and, since pictures that are bright are so in all channels, that
-    of a difference is at most the root of the sum of squares.
+    of a difference is at most the root of the sum of squares.  Those bounds are wide, so where
+    neither is sure a channel can still be, by its own interval, and is named then.
 
     Args:
         scores: Of `channel_drift`.
@@ -84,11 +86,31 @@ def drift_sentence(scores: Sequence[Score]) -> str:
         if abs(value) > max(Z95 * error, _SHOWN)
     ]
     if not told:
-        reach = max(max(abs(s.low), abs(s.high)) for s in scores)
-        return f"Colours agree with those of real pictures, within {reach:.1f} grey levels."
+        return _without_cast(scores)
     (first, how), *rest = sorted(told, reverse=True)
     more = "".join(f" and {value:.1f} {words}" for value, words in rest)
     return f"Drawn pictures are {first:.1f} grey levels {how}{more}."
+
+
+def _without_cast(scores: Sequence[Score]) -> str:
+    """What is to be said where neither brightness nor a cast is sure."""
+    apart = [
+        f"{abs(score.value):.1f} grey levels too {'much' if score.value > 0 else 'little'} {name}"
+        for name, score in zip(CHANNELS, scores, strict=True)
+        if abs(score.value) > _SHOWN and not score.low <= 0 <= score.high
+    ]
+    if apart:
+        return (
+            f"Drawn pictures have {' and '.join(apart)}, by the interval of a channel alone: "
+            f"neither a brightness nor a cast is sure."
+        )
+    reach = max(max(abs(s.low), abs(s.high)) for s in scores)
+    if reach > _COARSE:
+        return (
+            f"Colours cannot be told from those of real pictures with so few: the means may be "
+            f"{reach:.0f} grey levels apart."
+        )
+    return f"Colours agree with those of real pictures, within {reach:.1f} grey levels."
 
 
 def _channel_means(images: Tensor) -> Tensor:

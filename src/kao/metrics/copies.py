@@ -101,8 +101,9 @@ class Copies:
         rate, real = self.rate, self.real
         return (
             f"{len(self.flagged):,} of {rate.samples:,} samples ({rate.value:.1%}, 95 % interval "
-            f"{rate.low:.1%} to {rate.high:.1%}) are copies: nearer to a training picture, as its "
-            f"surroundings go, than 99 of 100 new pictures would be. Of real pictures "
+            f"{rate.low:.1%} to {rate.high:.1%}) are taken for copies, where about "
+            f"{CHANCE:.0%} of new pictures would be: they are nearer to a training picture, as its "
+            f"surroundings go, than 99 of 100 of those. Of real pictures "
             f"{real.value:.1%} are. {self.calibration}"
         )
 

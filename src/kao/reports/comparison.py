@@ -74,8 +74,8 @@ def comparison_page(comparison: Comparison, subjects: Sequence[Shown], *, pictur
     sections = (
         _obstacles(comparison),
         _scores(comparison, styles),
-        _differences(comparison),
         _pictures(subjects, pictures),
+        _differences(comparison),
         curves_section([(subject.name, subject.record) for subject in subjects]),
         configuration_section(runs),
         _cards(comparison),

@@ -83,7 +83,7 @@ def _header(record: RunRecord) -> str:
     if seconds := record.seconds:
         figures.append(_duration(seconds))
     if rates := [rate for _, rate in record.curve("images_per_second")]:
-        figures.append(("images/s", f"{statistics.median(rates):.3g}"))
+        figures.append(("images/s while training", f"{statistics.median(rates):.3g}"))
     if isinstance(parameters := _start(record).get("parameters"), int):
         figures.append(("parameters", short(parameters)))
     summary = "".join(f"<span><b>{value}</b> {name}</span>" for name, value in figures)

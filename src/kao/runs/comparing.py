@@ -1,7 +1,7 @@
 """What is compared: runs and drawn pictures, their scores, and some of what they draw."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -169,7 +169,7 @@ def score_sides(
         for name, pictures in sets.items():
             refuse_smaller(seen, pictures)
             lying[name] = subject_of_set(pictures, real=seen, name=real)
-    scored = {}
+    scored: dict[str, Scored] = {}
     for side in sides:
         subject = (
             subject_of_run(side.run, asked, real=real, seed=seed, batch=batch)
@@ -188,8 +188,17 @@ def score_sides(
             seed=seed,
             kept=subject.kept,
         )
-        scored[side.name] = Scored(pictures, found.evaluation)
+        evaluation = found.evaluation
+        if same := [name for name, one in scored.items() if _same(one.pictures, pictures)]:
+            note = f"The {len(pictures):,} pictures of {side.name} are those of {same[0]}."
+            evaluation = replace(evaluation, notes=(*evaluation.notes, note))
+        scored[side.name] = Scored(pictures, evaluation)
     return scored
+
+
+def _same(one: PictureSet, other: PictureSet) -> bool:
+    """Whether two sets hold the same pictures, under whatever names."""
+    return one.fingerprint == other.fingerprint
 
 
 def some_drawn(run: Run, count: int, *, seed: int = 0, batch: int = 64) -> Tensor:

@@ -27,13 +27,16 @@ from kao.evaluation.reading import has_statistics, of_prepared
 from kao.files import write_text, writing
 from kao.metrics import Reference, load_reference
 from kao.processes import Processes
-from kao.runs.averages import facts_of, known_name
+from kao.runs.averages import BEST, BEST_SCORE, facts_of, known_name
 from kao.runs.budgets import described
 from kao.runs.pictures import learned_from
 from kao.runs.run import Run, draw
 
 EVALUATIONS = "evaluations"
 """The folder of a run that evaluations are kept in."""
+
+_CHOSEN = {BEST_SCORE: "their score while training", BEST: "their distance to real pictures"}
+"""Averages that are the best of many, and by what."""
 
 
 def own_pictures(config: RunConfig) -> tuple[PictureSet, PictureSet]:
@@ -154,6 +157,12 @@ def subject_of_run(
     config = drawing_config(run, protocol)
     checkpoint, damages = run.checkpoint()
     notes = [f"{damage}: {checkpoint.path.name} was taken instead." for damage in damages]
+    made = known_name(weights)
+    if made in _CHOSEN:
+        notes.append(
+            f"The weights {made} were chosen by {_CHOSEN[made]}, so their score is somewhat lucky: "
+            f"--weights ema is no choice of many."
+        )
     data = config.data
     own: tuple[PictureSet, PictureSet] | None = None
     try:
@@ -184,7 +193,6 @@ def subject_of_run(
             progress(sum(map(len, parts)), protocol.n)
         return PictureSet.of(str(run.path), torch.cat(parts), notes=notes)
 
-    made = known_name(weights)
     drawing = drawing_of(
         config,
         images=facts_of(run.path, made).images if made else checkpoint.images,

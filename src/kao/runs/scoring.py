@@ -84,7 +84,10 @@ class Scoring:
         Raises:
             OutputError: The best weights cannot be written; the run may go on without them.
         """
-        if trainer.leaving() or not self._affordable(trainer):
+        if trainer.leaving():
+            return
+        if not self._affordable(trainer):
+            trainer.passed()
             return
         started = time.perf_counter()
         yardstick = self._against(trainer)

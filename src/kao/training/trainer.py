@@ -98,7 +98,7 @@ class Trainer:
         self.ema, self.hooks, self.clip_norm = ema, hooks, clip_norm
         self.processes, self.device = gradients.processes, gradients.device
         self.progress, self.meter = Progress(), Meter()
-        self.stopping, self._asked = False, False
+        self.stopping, self._asked, self._passed = False, False, False
         self.guard = Guard(
             gradients.objective,
             optimizer,
@@ -146,6 +146,13 @@ class Trainer:
         """
         self.stopping = self.stopping or self.processes.any(self._asked)
         return self.stopping and self.done < 1
+
+    def passed(self) -> None:
+        """For a hook that does nothing this time: the time for its call at the end stays reserved.
+
+        Of several processes all must say so.
+        """
+        self._passed = True
 
     def steps(self) -> Iterator[Step]:
         """Train until the length is reached or `stop` is called; yield after each step.
@@ -204,8 +211,10 @@ class Trainer:
         with self.meter.paused(), among:
             self.hooks[name](self)
         seconds = self.processes.broadcast(time.perf_counter() - started)
-        if not self.stopping:  # what is cut short says nothing of the next call
+        # What is cut short, or passed, says nothing of the next call.
+        if not self.stopping and not self._passed:
             self._hook_seconds[name] = seconds
+        self._passed = False
 
     def step(self, batch: Batch, *, waited: float = 0.0) -> Step:
         """One optimiser step.

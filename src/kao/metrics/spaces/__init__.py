@@ -12,7 +12,7 @@ from kao.metrics.spaces.features import Features
 from kao.metrics.spaces.scripted import LPIPS, Inception, Resize
 from kao.metrics.spaces.transformers import CLIP, DINOv2
 from kao.metrics.spaces.wavelets import Wavelets
-from kao.metrics.weights import INCEPTION, VGG16, Progress, find
+from kao.metrics.weights import INCEPTION, VGG16, Progress, Published, WeightFile, find
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,22 @@ class Opening:
 
 
 def _inception(how: Opening) -> Features:
-    weights = find(INCEPTION, how.weights, tell=how.tell, progress=how.progress)
-    return Inception(weights, resize=how.resize)
+    return _read(INCEPTION, how, lambda weights: Inception(weights, resize=how.resize))
 
 
 def _lpips(how: Opening) -> Features:
-    return LPIPS(find(VGG16, how.weights, tell=how.tell, progress=how.progress))
+    return _read(VGG16, how, LPIPS)
+
+
+def _read(
+    published: Published, how: Opening, network: Callable[[WeightFile], Features]
+) -> Features:
+    """A network with the weights of a file; what is to be told of them only if they are some."""
+    sentences: list[str] = []
+    space = network(find(published, how.weights, tell=sentences.append, progress=how.progress))
+    for sentence in sentences:
+        how.tell(sentence)
+    return space
 
 
 SPACES: Mapping[str, Callable[[Opening], Features]] = MappingProxyType(

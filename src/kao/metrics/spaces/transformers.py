@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from logging import ERROR
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ _REPOSITORIES = {
     "clip": "openai/clip-vit-large-patch14-336",
 }
 _AT_ONCE = 16  # pictures
+_PATIENCE = 10  # seconds for the hub to answer
 
 
 class DINOv2(nn.Module):
@@ -153,6 +155,8 @@ def _opened(network: Any, space: str, named: Path | None) -> tuple[Any, str]:
     try:
         return _frozen(network, repository, space, offline=True), repository
     except ConfigError:  # not in the hub's cache, or not the whole of it
+        if why := _out_of_reach():
+            raise _unread(space, repository, why) from None
         return _frozen(network, repository, space, offline=False), repository
 
 
@@ -164,12 +168,7 @@ def _frozen(network: Any, place: str, space: str, *, offline: bool) -> Any:
             )
     # Three packages raise here, each what it likes, and say it in paragraphs.
     except Exception as error:
-        why = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
-        raise ConfigError(
-            f'The weights of the feature space "{space}" cannot be read from {place} ({why}): put '
-            f"the files of https://huggingface.co/{_REPOSITORIES[space]} into a folder, and say "
-            f"where it is with --weights {space}=FOLDER, or call it ${FOLDER}/{space}."
-        ) from error
+        raise _unread(space, place, _first_line(error)) from error
     # What is missing would be random.
     if missing := len(report["missing_keys"]) + len(report["mismatched_keys"]):
         raise ConfigError(
@@ -179,23 +178,53 @@ def _frozen(network: Any, place: str, space: str, *, offline: bool) -> Any:
     return model.eval().requires_grad_(False)
 
 
+def _out_of_reach() -> str:
+    """Why the hub cannot be reached, found out by one question; "" where it answers.
+
+    The hub's own downloads ask again and again, half a minute long, before they give up.
+    """
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
+    except Exception as error:  # of whatever client the hub uses
+        return _first_line(error)
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+
+
+def _unread(space: str, place: str, why: str) -> ConfigError:
+    return ConfigError(
+        f'The weights of the feature space "{space}" cannot be read from {place} ({why}): put '
+        f"the files of https://huggingface.co/{_REPOSITORIES[space]} into a folder, and say "
+        f"where it is with --weights {space}=FOLDER, or call it ${FOLDER}/{space}."
+    )
+
+
 @contextmanager
 def _quiet(*, bars: bool) -> Iterator[None]:
-    """Nothing is said of weights of CLIP's other half, which are not used.
+    """Nothing is said of weights of CLIP's other half, which are not used, nor of new attempts.
 
     Args:
         bars: Whether progress is shown, which a download deserves.
     """
+    from huggingface_hub.utils import logging as of_hub
     from transformers.utils import logging
 
     before, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    hub = of_hub.get_verbosity()
     logging.set_verbosity_error()
+    of_hub.set_verbosity(ERROR)
     if not bars:
         logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(before)
+        of_hub.set_verbosity(hub)
         if shown:
             logging.enable_progress_bar()
 
