@@ -1,6 +1,7 @@
 """What the scores are worth: how fast, how sure, how low for real pictures, how biased by n.
 
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python bench/metrics.py distance --rounds 3
+    python bench/metrics.py features --faces anime64.zip
     python bench/metrics.py coverage
     python bench/metrics.py floor --faces anime64.zip
     python bench/metrics.py bias --faces anime64.zip
@@ -9,6 +10,8 @@ distance    the Frechet distance of two sets of 2,048 features, from their means
             ours, scipy's `sqrtm` route as pytorch-fid has it and torchmetrics, in one process and
             in turns; ratios as median (smallest to largest) over the rounds.  NumPy and torch
             bring an arithmetic library each, so the number of threads is said twice.
+features    pictures a second from bytes to mean and covariance: ours against torchmetrics' FID with
+            the same network inside, in turns; and ours when the set was looked at before
 coverage    on Gaussians with known distances: how often, of 200 trials, the 95 % interval holds the
             truth, which of FID is its expectation at that number of pictures
 floor       real pictures against other real ones, by the number of both
@@ -20,6 +23,8 @@ Each part replaces its own in bench/results/metrics.json.
 import argparse
 import json
 import math
+import os
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import date
@@ -29,11 +34,13 @@ from typing import Any
 
 import scipy.linalg
 import torch
-from torch import Tensor
-from torchmetrics.image.fid import _compute_fid
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance, _compute_fid
 
 from kao.data.prepare import prepare
 from kao.data.sources import open_source
+from kao.evaluation.looking import look
+from kao.evaluation.reading import of_prepared
 from kao.machine import describe, versions
 from kao.metrics import (
     METRICS,
@@ -118,6 +125,58 @@ def distance(rounds: int) -> dict[str, Any]:
     return {"threads": torch.get_num_threads(), "seconds": seconds, "ratios": ratios} | {
         "values": values
     }
+
+
+class Inside(nn.Module):
+    """A feature space as torchmetrics wants it."""
+
+    def __init__(self, space: Features):
+        super().__init__()
+        self.space, self.num_features = space, space.width
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features of uint8 pictures."""
+        return self.space(images)
+
+
+def features(faces: str, rounds: int, *, count: int = 2_000, batch: int = 64) -> dict[str, Any]:
+    """Pictures a second of each side and space, and ratios of times to ours."""
+    prepared = prepare(open_source(faces, size=SIZE), size=SIZE)
+    images = of_prepared(prepared, name=faces).some(count, seed=0)
+    found = {}
+    folders = {kept: tempfile.mkdtemp() for kept in (False, True)}
+    for name in SPACES:
+        space = open_space(name)
+        other = FrechetInceptionDistance(Inside(space)).eval()
+
+        def theirs(other: FrechetInceptionDistance = other) -> None:
+            other.reset()
+            for part in images.images.split(batch):
+                other.update(part, real=True)
+
+        def ours(space: Features = space, *, kept: bool = False) -> None:
+            os.environ["KAO_CACHE"] = folders[kept]  # else what is kept is found again
+            _ = look(images, space, device=torch.device("cpu"), batch=batch, kept=kept).gaussian
+
+        def again() -> None:
+            ours(kept=True)
+
+        again()
+        seconds: dict[str, list[float]] = {"kao": [], "torchmetrics": [], "kao, seen before": []}
+        for _ in range(rounds):
+            for side, run in zip(seconds, (ours, theirs, again), strict=True):
+                start = time.perf_counter()
+                run()
+                seconds[side].append(time.perf_counter() - start)
+        ratios = {
+            side: spread([t / o for t, o in zip(taken, seconds["kao"], strict=True)])
+            for side, taken in seconds.items()
+        }
+        rates = {side: count / median(taken) for side, taken in seconds.items()}
+        found[name] = {"pictures a second": rates, "ratios": ratios}
+        for side, ratio in ratios.items():
+            print(f"{name:10} {side:18} {rates[side]:8.0f} a second, {ratio[0]:.2f} of ours")
+    return {"threads": torch.get_num_threads(), "pictures": count, "spaces": found}
 
 
 def spread(values: list[float]) -> tuple[float, float, float]:
@@ -291,12 +350,12 @@ def bias(faces: str, repeats: int) -> list[dict[str, Any]]:
 def main() -> None:
     """Run one part and put it among the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("part", choices=("distance", "coverage", "floor", "bias"))
-    parser.add_argument("--faces", help="a folder or zip file of pictures, for floor and bias")
-    parser.add_argument("--rounds", type=int, default=3, help="of distance")
+    parser.add_argument("part", choices=("distance", "features", "coverage", "floor", "bias"))
+    parser.add_argument("--faces", help="a folder or zip file of pictures; not for the rest")
+    parser.add_argument("--rounds", type=int, default=3, help="of distance and features")
     parser.add_argument("--repeats", type=int, default=5, help="of floor and bias")
     given = parser.parse_args()
-    if given.part in ("floor", "bias") and not given.faces:
+    if given.part in ("features", "floor", "bias") and not given.faces:
         parser.error(f"{given.part} needs --faces")
 
     key = given.part
@@ -305,6 +364,8 @@ def main() -> None:
         key = f"distance, {found['threads']} threads"
     elif given.part == "coverage":
         found = coverage()
+    elif given.part == "features":
+        found = features(given.faces, given.rounds)
     else:
         found = {"floor": floor, "bias": bias}[given.part](given.faces, given.repeats)
     results = json.loads(OUT.read_text(encoding="utf-8")) if OUT.is_file() else {}
