@@ -96,7 +96,6 @@ def evaluate(
     from kao.cli.console import Bars, bar, say
     from kao.cli.outputs import Output, check_outputs
     from kao.evaluation import Looking, Plan
-    from kao.evaluation import evaluate as score
     from kao.evaluation.opening import keep_reference, open_spaces
     from kao.evaluation.planning import asked_protocol
     from kao.machine import device
@@ -165,17 +164,7 @@ def evaluate(
         )
         looking = Looking(spaces, device(), batch, processes, bars.show)
         pictures = subject.drawn(processes, lambda done, total: bars.show("drawing", done, total))
-        found = score(
-            pictures,
-            subject.real,
-            name=subject.name,
-            protocol=asked,
-            looking=looking,
-            drawing=subject.drawing,
-            train=subject.train,
-            seed=seed,
-            kept=subject.kept,
-        )
+        found = subject.examine(pictures, protocol=asked, looking=looking, seed=seed)
         if reference:
             keep_reference(reference, subject.real, looking, space=plan.measured[0])
     evaluation = found.evaluation

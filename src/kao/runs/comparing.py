@@ -13,7 +13,6 @@ from kao.evaluation import (
     Looking,
     PictureSet,
     Protocol,
-    evaluate,
     open_pictures,
 )
 from kao.evaluation.comparison import matching
@@ -177,17 +176,7 @@ def score_sides(
             else lying[side.name]
         )
         pictures = subject.drawn(looking.processes, _progress(looking, f"drawing {side.name}"))
-        found = evaluate(
-            pictures,
-            subject.real,
-            name=subject.name,
-            protocol=asked,
-            looking=looking,
-            drawing=subject.drawing,
-            train=subject.train,
-            seed=seed,
-            kept=subject.kept,
-        )
+        found = subject.examine(pictures, protocol=asked, looking=looking, seed=seed)
         evaluation = found.evaluation
         if same := [name for name, one in scored.items() if _same(one.pictures, pictures)]:
             note = f"The {len(pictures):,} pictures of {side.name} are those of {same[0]}."

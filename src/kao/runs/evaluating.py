@@ -17,9 +17,12 @@ from kao.evaluation import (
     Card,
     Drawing,
     Evaluation,
+    Examination,
+    Looking,
     PictureSet,
     Plan,
     Protocol,
+    evaluate,
     open_pictures,
     protocol_of,
 )
@@ -125,6 +128,22 @@ class Subject:
     train: PictureSet | None
     drawing: Drawing
     kept: bool
+
+    def examine(
+        self, pictures: PictureSet, *, protocol: Protocol, looking: Looking, seed: int
+    ) -> Examination:
+        """Score what was drawn; see `kao.evaluation.evaluate`."""
+        return evaluate(
+            pictures,
+            self.real,
+            name=self.name,
+            protocol=protocol,
+            looking=looking,
+            drawing=self.drawing,
+            train=self.train,
+            seed=seed,
+            kept=self.kept,
+        )
 
 
 def subject_of_run(
