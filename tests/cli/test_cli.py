@@ -487,9 +487,11 @@ def test_the_demonstration_trains_draws_and_reports_once(kao, tiny, tmp_path, mo
     small = partial(Ask, source="toy:8", overrides=(*tiny, *hooks))
     monkeypatch.setattr("kao.runs.Ask", small)
     path = tmp_path / "demo"
-    code, _, err = kao("demo", "--run", path, "--minutes", "0.01")
+    code, out, err = kao("demo", "--run", path, "--minutes", "0.01")
     assert code == 0
-    assert [line[:2] for line in err.splitlines() if line[1:2] == "."] == ["1.", "2.", "3."]
+    steps = [line[:2] for line in err.splitlines() if line[1:2] == "."]
+    assert steps == ["1.", "2.", "3.", "4."]
+    assert "kernel distance faces-1" in out and "protocol   small-data+n200" in out
     assert {"demo.png", "report.html", "run.toml", "pictures"} <= {f.name for f in path.iterdir()}
     assert sorted(file.name for file in (path / "pictures").iterdir()) == FIGURES
 

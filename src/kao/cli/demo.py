@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+_SCORED = 200
+"""Pictures that are scored: enough to tell toy faces from noise."""
+
 
 def demo(
     run: Annotated[
@@ -12,13 +15,14 @@ def demo(
     ] = Path("runs/demo"),
     minutes: Annotated[float, typer.Option(help="Train so many minutes.")] = 3.0,
 ) -> None:
-    """See everything once, without data: toy faces, train, draw, report, in under five minutes.
+    """See everything once, without data: toy faces, train, draw, score, report, in five minutes.
 
     Example: kao demo --minutes 1
     """
     import time
 
     from kao.cli.console import say
+    from kao.cli.evaluate import evaluate
     from kao.cli.report import report
     from kao.cli.sample import sample
     from kao.cli.show import show
@@ -45,7 +49,10 @@ def demo(
     grid = run / "demo.png"
     sample(run, n=64, grid=grid)
     done("drawing")
-    say("3. What happens inside, and a report.")
+    say("3. How good are they?  Scores beside those of other toy faces (the floor).")
+    evaluate(str(run), n=_SCORED)
+    done("scoring")
+    say("4. What happens inside, and a report.")
     show(str(run))
     report(run)
     done("the report")
