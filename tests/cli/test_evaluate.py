@@ -64,6 +64,15 @@ def test_the_same_scores_are_printed_as_json(kao, own_run):
     assert again["scores"][0]["score"] != json.loads(out)["scores"][0]["score"]
 
 
+def test_the_seed_chooses_which_pictures_of_a_folder_are_scored(kao, array):
+    words = ("evaluate", array, "--real", "toy:30", *FEW, "--json")
+    one, other, same = (
+        json.loads(kao(*words, *seed)[1]) for seed in ((), ("--seed", 1), ("--seed", 0))
+    )
+    assert [found["card"]["seed"] for found in (one, other, same)] == [0, 1, 0]
+    assert one["scores"] == same["scores"] != other["scores"]
+
+
 def test_changes_to_the_drawing_are_in_the_name(kao, own_run):
     words = ("--steps", 3, "--sampler", "heun", "--weights", "model")
     code, _, err = kao("evaluate", own_run, *FEW, *words)

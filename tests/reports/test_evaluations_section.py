@@ -4,6 +4,7 @@ from kao.evaluation import Card, Evaluation
 from kao.evaluation.results import Measured
 from kao.metrics import Score
 from kao.reports.evaluations import evaluation_section
+from kao.reports.page import page
 from kao.reports.record import RunRecord
 
 CARD = Card(
@@ -59,3 +60,8 @@ def test_the_newest_that_can_be_read_is_shown_with_its_pictures(tmp_path):
     assert "0.200" not in text and "<img" not in text
     Image.new("RGB", (8, 8)).save(tmp_path / "evaluations" / "new-copies.png")
     assert "Samples beside the training pictures nearest to them." in section(tmp_path)
+
+
+def test_the_page_of_a_run_has_its_evaluation(tmp_path):
+    section(tmp_path, a=evaluation(0.125).to_json())
+    assert "<h2>Evaluation</h2>" in page(RunRecord.read(tmp_path))
