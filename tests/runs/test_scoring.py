@@ -17,7 +17,7 @@ from kao.errors import CheckpointError, ConfigError, OutputError
 from kao.evaluation.verdict import Verdict, judge
 from kao.machine import device
 from kao.metrics import Wavelets
-from kao.runs import Ask, Run, finish, open_session, plan, scoring
+from kao.runs import Ask, Run, finish, hooks, open_session, plan
 from kao.runs.averages import BEST_SCORE, SavedAverage, facts_of, place
 from kao.runs.probe import probe
 from kao.runs.score_budget import (
@@ -27,7 +27,7 @@ from kao.runs.score_budget import (
     scores_in_images,
     scores_within,
 )
-from kao.runs.score_drawing import digest_of, quickly
+from kao.runs.score_drawing import NOISE, digest_of, quickly
 from kao.runs.sizing import Resolved
 from kao.runs.stopping import FEWEST_SCORES, PATIENCE, grounds, since_start
 from kao.runs.timetable import Costs, intervals, timetable
@@ -391,7 +391,7 @@ def test_stopping_by_scores_that_are_not_taken_is_refused(asked):
 
 def test_a_stop_while_pictures_are_drawn_ends_the_drawing(asked, monkeypatch):
     seen = []
-    drawing = scoring.draw
+    drawing = hooks.draw
 
     def stopped(denoiser, config, **more):
         for batch in drawing(denoiser, config, **more):
@@ -399,7 +399,7 @@ def test_a_stop_while_pictures_are_drawn_ends_the_drawing(asked, monkeypatch):
             session.trainer.stop()
             yield batch
 
-    monkeypatch.setattr("kao.runs.scoring.draw", stopped)
+    monkeypatch.setattr("kao.runs.hooks.draw", stopped)
     session = open_session(asked(), CPU)
     for _ in session.trainer.steps():
         pass
@@ -410,13 +410,14 @@ def test_a_stop_while_pictures_are_drawn_ends_the_drawing(asked, monkeypatch):
 
 def test_scores_are_drawn_in_the_precision_of_the_run(asked, monkeypatch):
     seen = []
-    drawing = scoring.draw
+    drawing = hooks.draw
 
     def watched(denoiser, config, **more):
-        seen.append(torch.is_autocast_enabled("cpu"))
+        if more["seed"] == NOISE:  # no grid's
+            seen.append(torch.is_autocast_enabled("cpu"))
         return drawing(denoiser, config, **more)
 
-    monkeypatch.setattr("kao.runs.scoring.draw", watched)
+    monkeypatch.setattr("kao.runs.hooks.draw", watched)
     for precision in ("bf16", "fp32"):
         go(asked(f"training.precision={precision}", length="2 steps", run=precision))
     assert seen == [True, False]

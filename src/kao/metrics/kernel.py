@@ -100,39 +100,39 @@ class KernelDistance:
         Raises:
             DataError: There are fewer than three, one is not finite, or D is not the real set's.
         """
-        x = self._seen(generated)
-        here, there = _off_diagonal(x, self._kernel), self._within
-        from_x, from_real = _across(x, self._real, self._kernel)
-        value = _mean_pair(here) + _mean_pair(there) - 2 * from_x.mean()
-        own = _jackknife(here, from_x).square().sum()
-        both = own + _jackknife(there, from_real).square().sum()
-        return Score(
-            self.name,
-            self._scale * value.item(),
-            self._scale * both.sqrt().item(),
-            len(x),
-            own_error=self._scale * own.sqrt().item(),
-        )
+        return self.measured(generated)[0]
 
-    def influences(self, generated: Tensor) -> Tensor:
-        """By how much each generated picture moves the distance: the jackknife's, centred.
+    def measured(self, generated: Tensor) -> tuple[Score, Tensor]:
+        """The distance, and by how much each generated picture moves it: the jackknife's, centred.
 
-        Their squares add up to the square of `own_error`.  Those of two sets that were drawn from
-        the same noise are alike, picture by picture: the sum of their products is the covariance
-        of the two distances.
+        The squares of the influences add up to the square of `own_error`.  Those of two sets that
+        were drawn from the same noise are alike, picture by picture: the sum of their products is
+        the covariance of the two distances.
 
         Args:
             generated: Features, (M, D), any dtype and device.
 
         Returns:
-            float64, (M,), in units of the distance.
+            What a call returns, and float64, (M,), in units of the distance.
 
         Raises:
             DataError: As of a call.
         """
         x = self._seen(generated)
-        across, _ = _across(x, self._real, self._kernel)
-        return self._scale * _jackknife(_off_diagonal(x, self._kernel), across)
+        here, there = _off_diagonal(x, self._kernel), self._within
+        from_x, from_real = _across(x, self._real, self._kernel)
+        value = _mean_pair(here) + _mean_pair(there) - 2 * from_x.mean()
+        influences = self._scale * _jackknife(here, from_x)
+        own = influences.square().sum()
+        both = own + (self._scale * _jackknife(there, from_real)).square().sum()
+        score = Score(
+            self.name,
+            self._scale * value.item(),
+            both.sqrt().item(),
+            len(x),
+            own_error=own.sqrt().item(),
+        )
+        return score, influences
 
     def _seen(self, generated: Tensor) -> "_Blocks":
         """Features in the units of the real set."""

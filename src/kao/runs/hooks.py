@@ -113,7 +113,9 @@ class Samples:
         grids: dict[str, Tensor] = {}
         for kind, weights in {"raw": None, "ema": next(iter(trainer.ema.values())).average}.items():
             with lent(denoiser, weights), trainer.gradients.autocast():
-                pictures = self._drawn(trainer, config, worse)
+                pictures = drawn_in_training(
+                    trainer, config, count=config.hooks.pictures, worse=worse
+                )
             if pictures is None:
                 return
             grids[kind] = pictures
@@ -122,18 +124,38 @@ class Samples:
             save_picture(grid(pictures), self.run / file)
             self.tracker.event("samples", images, {"file": file.as_posix()})
 
-    def _drawn(self, trainer: Trainer, config: RunConfig, worse: Denoiser | None) -> Tensor | None:
-        """The pictures of a grid, uint8, (n, 3, S, S); None where the run is to stop."""
-        batches = []
-        for batch in draw(
-            trainer.denoiser,
-            config,
-            indices=range(config.hooks.pictures),
-            batch=at_once(trainer.device),
-            worse=worse,
-            processes=trainer.processes,
-        ):
-            batches.append(batch)
-            if trainer.leaving():
-                return None
-        return torch.cat(batches)
+
+def drawn_in_training(
+    trainer: Trainer,
+    config: RunConfig,
+    *,
+    count: int,
+    worse: Denoiser | None,
+    seed: int = 0,
+) -> Tensor | None:
+    """Pictures 0 .. count - 1 of a seed, by the weights that the model has now.
+
+    Args:
+        trainer: Whose model draws; several processes, which must call this together, share it.
+        config: Says how to draw.
+        count: How many, 1 or more.
+        worse: The model that guides, if one does.
+        seed: Of the noise.
+
+    Returns:
+        uint8, (count, 3, S, S), on the CPU; None where the run is to stop.
+    """
+    batches = []
+    for batch in draw(
+        trainer.denoiser,
+        config,
+        indices=range(count),
+        seed=seed,
+        batch=at_once(trainer.device),
+        worse=worse,
+        processes=trainer.processes,
+    ):
+        batches.append(batch)
+        if trainer.leaving():
+            return None
+    return torch.cat(batches)

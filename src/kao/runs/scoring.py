@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from kao.config import RunConfig
@@ -21,8 +20,8 @@ from kao.files import writing
 from kao.metrics import Features, Score
 from kao.metrics.scores import Z95
 from kao.runs.averages import BEST_SCORE, Facts, SavedAverage, facts_of, place
-from kao.runs.hooks import at_once
-from kao.runs.run import draw, load_worse
+from kao.runs.hooks import drawn_in_training
+from kao.runs.run import load_worse
 from kao.runs.saving import Notices
 from kao.runs.score_drawing import NOISE, digest_of, in_words, quickly
 from kao.runs.stopping import Grounds, grounds, since_start
@@ -146,22 +145,11 @@ class Scoring:
     ) -> tuple[Tensor, Tensor] | None:
         """Drawn pictures and their features, (n, D); None where the run is to stop."""
         config = quickly(self._config).with_learned_grid(trainer.loss.times.knots())
-        batches = []
         average = next(iter(trainer.ema.values())).average
         with lent(trainer.denoiser, average), trainer.gradients.autocast():
-            for batch in draw(
-                trainer.denoiser,
-                config,
-                indices=range(self._drawn),
-                seed=NOISE,
-                batch=at_once(trainer.device),
-                worse=worse,
-                processes=trainer.processes,
-            ):
-                batches.append(batch)
-                if trainer.leaving():
-                    return None
-        drawn = torch.cat(batches)
+            drawn = drawn_in_training(trainer, config, count=self._drawn, worse=worse, seed=NOISE)
+        if drawn is None:
+            return None
         own = yardstick.features(drawn[trainer.processes.rows(len(drawn))])
         return drawn, trainer.processes.gather(own)
 

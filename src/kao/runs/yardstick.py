@@ -132,12 +132,9 @@ class Yardstick:
             drawn: uint8, (N, 3, S, S), on the CPU.
             features: What `features` says of them, (N, D).
         """
-        return Measured(
-            self._distance(features),
-            channel_drift(real=self._reals, drawn=drawn),
-            self._copies(drawn),
-            self._distance.influences(features),
-        )
+        score, influences = self._distance.measured(features)
+        drift = channel_drift(real=self._reals, drawn=drawn)
+        return Measured(score, drift, self._copies(drawn), influences)
 
     def calibrate(self) -> None:
         """Learn what is no copy, unless that is known; a call does so, too."""
@@ -193,8 +190,7 @@ def seconds_to_look(
     costs = []
     for _ in range(2):
         started = time.perf_counter()
-        distance(sides[1])
-        distance.influences(sides[1])
+        distance.measured(sides[1])
         costs.append(time.perf_counter() - started)
     started = time.perf_counter()
     asked = images[:_TIMED]
