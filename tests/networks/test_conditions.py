@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kao.errors import ConfigError
-from kao.networks import Conditions, UNetConfig
+from kao.networks import Conditions, Takes, UNetConfig
 from kao.networks.conditions import whole
 
 TINY = UNetConfig(width=8, levels=(1, 2), blocks=1, attention=(), dropout=0.0)
@@ -12,14 +12,14 @@ LABEL = torch.tensor([10.0, 500.0])
 X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
-def seeded(config=TINY, **built):
+def seeded(config=TINY, **takes):
     torch.manual_seed(0)
-    return config.build(channels=3, size=16, **built)
+    return config.build(channels=3, size=16, takes=Takes(**takes))
 
 
-def awake(config=TINY, **built):
+def awake(config=TINY, **takes):
     """A network whose every weight has moved, as after some training."""
-    network = seeded(config, **built)
+    network = seeded(config, **takes)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

@@ -9,7 +9,7 @@ from torch import nn
 
 from kao.diffusion import Denoiser, DenoisingLoss, Uniform, VPCosine, targets
 from kao.errors import ConfigError, MissingExtraError
-from kao.networks import UNetConfig
+from kao.networks import Takes, UNetConfig
 from kao.training.objective import Objective
 from kao.training.optimizers import (
     OPTIMIZERS,
@@ -249,7 +249,7 @@ def test_momentum_of_muon_is_nesterov_s():
 
 def test_muon_leaves_outer_layers_vectors_and_embeddings_to_adamw():
     config = UNetConfig(width=16, levels=(1, 2), groups=4, attention=(8,), heads=1)
-    network = config.build(channels=3, size=16, augmentations=9)
+    network = config.build(channels=3, size=16, takes=Takes(augmentations=9))
     denoiser = Denoiser(network, VPCosine().build(), targets.v)
     objective = Objective(denoiser, DenoisingLoss(Uniform().build(denoiser.schedule)))
     named = dict(objective.named_parameters())

@@ -43,7 +43,7 @@ from kao.diffusion import (
 from kao.diffusion.denoiser import determinant
 from kao.errors import ConfigError
 from kao.machine import allow_tf32, check_precision
-from kao.networks import NETWORKS, UNetConfig
+from kao.networks import NETWORKS, Takes, UNetConfig
 from kao.networks.recompute import recompute
 from kao.processes import ALONE, Processes
 from kao.seeds import mixed_seed
@@ -87,8 +87,7 @@ class NetworkConfig(Protocol):
         channels: int,
         size: int,
         outputs: int | None = None,
-        coordinates: bool = False,
-        augmentations: int = 0,
+        takes: Takes = Takes(),
     ) -> torch.nn.Module:
         """The network for square pictures of `size` pixels; see `UNetConfig.build`."""
 
@@ -186,8 +185,10 @@ class RunConfig:
                 channels=CHANNELS,
                 size=self.data.size,
                 outputs=2 * CHANNELS if self.loss.bound > 0 else CHANNELS,
-                coordinates=curriculum is not None and curriculum.coordinates,
-                augmentations=self.data.augment.labels,
+                takes=Takes(
+                    coordinates=curriculum is not None and curriculum.coordinates,
+                    augmentations=self.data.augment.labels,
+                ),
             )
         return Denoiser(
             network,

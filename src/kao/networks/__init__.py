@@ -5,7 +5,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from kao.networks.conditions import Conditions
+from kao.networks.conditions import Conditions, Takes
 from kao.networks.recompute import Part
 from kao.networks.unet import UNet, UNetConfig
 
@@ -25,4 +25,4 @@ class Network(Protocol):
 
 NETWORKS = {"unet": UNetConfig}
 
-__all__ = ["NETWORKS", "Conditions", "Network", "UNet", "UNetConfig"]
+__all__ = ["NETWORKS", "Conditions", "Network", "Takes", "UNet", "UNetConfig"]

@@ -1,9 +1,15 @@
-"""What a network may be told beside the noise level: where a picture lies, what was done to it."""
+"""What a network may be told beside the noise level, and what of it a network takes.
 
+Where in its picture lies what is shown, what was done to it, of which class it is, and a text.
+"""
+
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from kao.errors import ConfigError
 
 
 class Conditions(NamedTuple):
@@ -15,14 +21,128 @@ class Conditions(NamedTuple):
             a part of that (Wang et al. 2023, "Patch Diffusion").
         augmentation: What was done to each picture, (B, A), float32, zeros where nothing was
             (Karras et al. 2022, appendix F.2).
+        label: Of which class each picture is, (B,), int64, 0 .. classes - 1; `classes` itself
+            says nothing of the class, as guidance without a classifier needs (Ho & Salimans
+            2022).
+        tokens: A text or another sequence, (B, L, T), float32, as an encoder made it.
     """
 
     where: Tensor | None = None
     augmentation: Tensor | None = None
+    label: Tensor | None = None
+    tokens: Tensor | None = None
 
 
 NOTHING = Conditions()
-"""Of whole pictures to which nothing was done."""
+"""Of whole pictures of any class to which nothing was done."""
+
+
+@dataclass(frozen=True)
+class Takes:
+    """What a network is built to be told.
+
+    Attributes:
+        coordinates: Whether it sees where in the picture each pixel lies.
+        augmentations: Numbers that it takes of what was done to each picture; 0: none.
+        classes: Of pictures that it tells apart; 0: none.
+        tokens: Width of the tokens that it reads; 0: none.
+    """
+
+    coordinates: bool = False
+    augmentations: int = 0
+    classes: int = 0
+    tokens: int = 0
+
+    def channels(self, of_pictures: int) -> int:
+        """Channels of what the network sees: those of the pictures and the coordinates."""
+        return of_pictures + (2 if self.coordinates else 0)
+
+    def refuse_unheard(self, given: Conditions) -> None:
+        """Refuse a condition that would be lost.
+
+        Raises:
+            ConfigError: It tells of what the network was not built for.
+        """
+        if given.where is not None and not self.coordinates:
+            raise ConfigError(
+                "This network does not see where in a picture it looks, and was given "
+                "coordinates: build it with coordinates=True, or give it none."
+            )
+        if given.augmentation is not None and not self.augmentations:
+            raise ConfigError(
+                "This network takes no numbers of what was done to a picture, and was given some: "
+                "build it with as many augmentations, or give it none."
+            )
+        if given.label is not None and not self.classes:
+            raise ConfigError(
+                "This network tells no classes apart, and was given labels: build it with as many "
+                "classes, or give it none."
+            )
+        if given.tokens is not None and not self.tokens:
+            raise ConfigError(
+                "This network reads no tokens, and was given some: build it with their width, or "
+                "give it none."
+            )
+
+    def augmented(self, width: int) -> nn.Linear | None:
+        """A layer from what was done to a picture to an embedding; None where none is taken."""
+        return nn.Linear(self.augmentations, width, bias=False) if self.augmentations else None
+
+    def named(self, width: int) -> nn.Embedding | None:
+        """The embeddings of the classes and, last, of no class; None where none are taken.
+
+        They start as zeros: a network that is told classes begins as one that is not.
+        """
+        if not self.classes:
+            return None
+        table = nn.Embedding(self.classes + 1, width)
+        nn.init.zeros_(table.weight)
+        return table
+
+
+def told(
+    embedding: Tensor,
+    given: Conditions,
+    *,
+    augmented: nn.Linear | None,
+    classes: nn.Embedding | None,
+) -> Tensor:
+    """An embedding of the noise level with what else is said of each picture added.
+
+    Args:
+        embedding: (B, E).
+        given: What is said; a label that is not given stands for no class.
+        augmented: From `Takes.augmented`.
+        classes: From `Takes.named`.
+
+    Returns:
+        (B, E).
+    """
+    if augmented is not None and given.augmentation is not None:
+        embedding = embedding + augmented(given.augmentation)
+    if classes is not None:
+        label = given.label
+        if label is None:
+            label = torch.full(
+                (len(embedding),), classes.num_embeddings - 1, device=embedding.device
+            )
+        embedding = embedding + classes(label)
+    return embedding
+
+
+def placed(x: Tensor, where: Tensor | None) -> Tensor:
+    """Pictures with the coordinates of their pixels as two more channels.
+
+    Args:
+        x: (B, C, H, W).
+        where: As in `Conditions`; None: whole pictures.
+
+    Returns:
+        (B, C + 2, H, W), in the dtype of `x`.
+    """
+    if where is None:
+        where = whole(*x.shape[2:], device=x.device).expand(len(x), -1, -1, -1)
+    return torch.cat([x, where.to(x)], dim=1)
 
 
 def whole(height: int, width: int, *, device: torch.device | None = None) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kao.errors import ConfigError
-from kao.networks.conditions import NOTHING, Conditions, whole
+from kao.networks.conditions import NOTHING, Conditions, Takes, placed, told
 from kao.networks.layers import AttentionBlock, ResidualBlock, group_norm, sinusoids, zeroed
 from kao.networks.recompute import Part
 
@@ -57,8 +57,7 @@ class UNetConfig:
         channels: int,
         size: int,
         outputs: int | None = None,
-        coordinates: bool = False,
-        augmentations: int = 0,
+        takes: Takes = Takes(),
     ) -> "UNet":
         """The network for square pictures.
 
@@ -66,8 +65,7 @@ class UNetConfig:
             channels: Of the pictures.
             size: Of the pictures, in pixels.
             outputs: Channels of what it says; None: as many as the pictures have.
-            coordinates: Whether it sees where in the picture each pixel lies.
-            augmentations: Numbers that it takes of what was done to each picture; 0: none.
+            takes: What it can be told beside the noise level.
 
         Raises:
             ConfigError: The options do not fit each other or the size.
@@ -78,8 +76,7 @@ class UNetConfig:
             channels=channels,
             size=size,
             outputs=outputs or channels,
-            coordinates=coordinates,
-            augmentations=augmentations,
+            takes=takes,
         )
 
     @property
@@ -160,8 +157,7 @@ class UNet(nn.Module):
         channels: Of the pictures.
         size: Of the pictures, in pixels; decides where attention goes.
         outputs: Channels of what it says.
-        coordinates: Whether it sees where in the picture each pixel lies.
-        augmentations: Numbers that it takes of what was done to each picture; 0: none.
+        takes: What it can be told beside the noise level.
     """
 
     def __init__(
@@ -171,12 +167,11 @@ class UNet(nn.Module):
         channels: int,
         size: int,
         outputs: int,
-        coordinates: bool = False,
-        augmentations: int = 0,
+        takes: Takes,
     ):
         super().__init__()
         self.width, self.stem = config.width, config.stem
-        self.coordinates = coordinates
+        self.takes = takes
         embedding = 4 * config.width
         widths = [config.width * multiple for multiple in config.levels]
         sizes = config.sizes(size)
@@ -200,7 +195,7 @@ class UNet(nn.Module):
         self.embed = nn.Sequential(
             nn.Linear(config.width, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
-        seen = channels + (2 if coordinates else 0)
+        seen = takes.channels(channels)
         self.conv_in = nn.Conv2d(seen * config.stem**2, config.width, 3, padding=1)
 
         # Each kept output goes to exactly one block on the way up; `kept` is the stack of their
@@ -247,7 +242,8 @@ class UNet(nn.Module):
         self.conv_out = zeroed(nn.Conv2d(current, outputs * config.stem**2, 3, padding=1))
 
         # Last, so that the weights above are those of the same seed without it.
-        self.augmented = nn.Linear(augmentations, embedding, bias=False) if augmentations else None
+        self.augmented = takes.augmented(embedding)
+        self.classes = takes.named(embedding)
 
     def forward(self, x: Tensor, label: Tensor, condition: Conditions | None = None) -> Tensor:
         """Map pictures and their noise labels to what the target asks for.
@@ -255,8 +251,7 @@ class UNet(nn.Module):
         Args:
             x: (B, C, H, W).
             label: (B,), float32, about 0..1000.
-            condition: Where `x` lies in its pictures, and what was done to them; what is None
-                stands for whole pictures, and for nothing.
+            condition: What it is told beside them; None: nothing.
 
         Returns:
             (B, outputs, H, W).
@@ -265,17 +260,13 @@ class UNet(nn.Module):
             ConfigError: It tells of what the network was not built for.
         """
         given = NOTHING if condition is None else condition
-        self._refuse_unheard(given)
+        self.takes.refuse_unheard(given)
         embedding = self.embed(sinusoids(label, self.width))
-        if self.augmented is not None and given.augmentation is not None:
-            embedding = embedding + self.augmented(given.augmentation)
+        embedding = told(embedding, given, augmented=self.augmented, classes=self.classes)
         embedding = F.silu(embedding)
 
-        if self.coordinates:
-            where = given.where
-            if where is None:
-                where = whole(*x.shape[2:], device=x.device).expand(len(x), -1, -1, -1)
-            x = torch.cat([x, where.to(x)], dim=1)
+        if self.takes.coordinates:
+            x = placed(x, given.where)
         h = self.conv_in(F.pixel_unshuffle(x, self.stem))
         kept = [h]
         for stage in self.down:
@@ -305,16 +296,3 @@ class UNet(nn.Module):
             *(Part(stage) for stage in stages if not isinstance(stage.body, nn.Conv2d)),
             Part(self, "head"),
         ]
-
-    def _refuse_unheard(self, given: Conditions) -> None:
-        """Raise a ConfigError for a condition that would be lost."""
-        if given.where is not None and not self.coordinates:
-            raise ConfigError(
-                "This network does not see where in a picture it looks, and was given "
-                "coordinates: build it with coordinates=True, or give it none."
-            )
-        if given.augmentation is not None and self.augmented is None:
-            raise ConfigError(
-                "This network takes no numbers of what was done to a picture, and was given some: "
-                "build it with as many augmentations, or give it none."
-            )
