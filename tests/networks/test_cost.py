@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from kao.networks import UNetConfig
+from kao.networks.attention import AttentionBlock
 from kao.networks.cost import activation_bytes, flops, parameters
-from kao.networks.layers import AttentionBlock
 
 
 class Alone(nn.Module):

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from kao.networks import UNetConfig
+from kao.networks.attention import AttentionBlock
 from kao.networks.cost import activation_bytes, counting, flops
-from kao.networks.layers import AttentionBlock, ResidualBlock
+from kao.networks.layers import ResidualBlock
 from kao.networks.recompute import recompute
 
 SMALL = UNetConfig(width=8, levels=(1, 2), blocks=2, attention=(8,), heads=2, dropout=0.3)

@@ -1,27 +1,27 @@
+import math
 from dataclasses import replace
-from itertools import product
 
 import pytest
 import torch
 from torch import nn
 
-from kao.config import Request, RunConfig, dump
 from kao.errors import ConfigError
-from kao.networks import NETWORKS, UNetConfig
-from kao.networks.cost import parameters
-from kao.networks.layers import AttentionBlock, ResidualBlock, attend, group_norm, sinusoids
+from kao.networks import Takes, UNetConfig
+from kao.networks.attention import AttentionBlock, attend
+from kao.networks.embeddings import Fourier, sinusoids
+from kao.networks.layers import ResidualBlock, group_norm
+from kao.networks.resampling import (
+    FIRDown,
+    FIRUp,
+    doubling,
+    doubling_conv,
+    filtered_conv,
+    halving,
+    halving_conv,
+)
 
 TINY = UNetConfig(width=8, levels=(1, 2), blocks=1, attention=(), dropout=0.0)
 LABEL = torch.tensor([10.0, 500.0])
-
-OPTIONS = [
-    replace(TINY, stem=stem, level=level, resample=resample, heads=heads, attention=attention)
-    for stem, level, resample, heads, attention in product(
-        (1, 2, 4), ("add", "film"), ("conv", "residual"), (1, 2), ((), (24 // 4, 24 // 2))
-    )
-    if not attention or stem == 2
-]
-every_option = pytest.mark.parametrize("config", OPTIONS, ids=str)
 
 
 def pictures(size, *, seed=1):
@@ -43,112 +43,7 @@ def awake(config, size):
     return network
 
 
-# --- published sizes ----------------------------------------------------------------------------
-
-
-def test_the_defaults_are_the_cifar_10_network_of_ho_et_al():
-    # Ho et al. (2020), appendix B: 35.7 million parameters.
-    with torch.device("meta"):
-        assert parameters(UNetConfig().build(channels=3, size=32)) == 35_746_307
-
-
-def test_the_anime_64_recipe_is_that_network_with_narrower_levels_and_28_million_parameters():
-    config = Request.of("anime-64").over(dump(RunConfig()))
-    assert config.data.size == 64
-    assert config.network == replace(UNetConfig(), levels=(1, 1, 2, 2))
-    assert parameters(config.build_denoiser("meta").network) == 28_482_307
-
-
-# --- the contract of every network --------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_of_the_registry_builds_with_its_defaults(name):
-    with torch.device("meta"):
-        network = NETWORKS[name]().build(channels=3, size=32)
-        assert network(torch.empty(2, 3, 32, 32), torch.empty(2), None).shape == (2, 3, 32, 32)
-
-
-@every_option
-def test_a_picture_keeps_its_shape(config):
-    assert awake(config, 24)(pictures(24), LABEL).shape == (2, 3, 24, 24)
-
-
-@pytest.mark.parametrize("size", [8, 20, 36])
-@pytest.mark.parametrize("channels", [1, 4])
-def test_sizes_and_channels_are_free(size, channels):
-    network = TINY.build(channels=channels, size=size)
-    x = torch.zeros(1, channels, size, size)
-    assert network(x, torch.zeros(1)).shape == x.shape
-
-
-@every_option
-def test_a_network_starts_as_nothing(config):
-    assert asleep(config, 24)(pictures(24), LABEL).abs().max() == 0
-
-
-@every_option
-def test_the_gradient_reaches_every_parameter(config):
-    network = awake(config, 24)
-    network(pictures(24), LABEL).square().mean().backward()
-    dead = [n for n, p in network.named_parameters() if p.grad is None or p.grad.norm() < 1e-6]
-    assert dead == []
-
-
-@every_option
-def test_the_noise_level_changes_the_picture(config):
-    network = awake(config, 24)
-    x = pictures(24)
-    at_10, at_500 = network(x, torch.full((2,), 10.0)), network(x, torch.full((2,), 500.0))
-    assert (at_10 - at_500).abs().mean() > 0.01 * at_10.abs().mean()
-
-
-def test_each_picture_is_told_its_own_noise_level():
-    network = awake(TINY, 16)
-    x = pictures(16)
-    together = network(x, LABEL)
-    for i in range(2):
-        alone = network(x[i : i + 1], LABEL[i : i + 1])
-        torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("level", ["add", "film"])
-def test_a_step_in_bf16_is_near_one_in_float32(level):
-    network = awake(replace(TINY, width=32, level=level, attention=(8,), heads=4), 16)
-    x = pictures(16)
-
-    def step():
-        network.zero_grad()
-        y = network(x, LABEL).float()
-        y.square().mean().backward()
-        return y.detach(), torch.cat([p.grad.flatten() for p in network.parameters()])
-
-    exact, exact_gradient = step()
-    with torch.autocast("cpu", torch.bfloat16):
-        rough, rough_gradient = step()
-    assert not torch.equal(exact, rough)
-    assert (exact - rough).norm() < 0.05 * exact.norm()
-    assert torch.cosine_similarity(exact_gradient, rough_gradient, dim=0) > 0.99
-
-
-@every_option
-def test_a_state_dict_carries_the_whole_network(config):
-    network = awake(config, 24)
-    other = asleep(config, 24)
-    other.load_state_dict(network.state_dict())
-    assert torch.equal(other(pictures(24), LABEL), network(pictures(24), LABEL))
-
-
 # --- options ------------------------------------------------------------------------------------
-
-
-def test_dropout_acts_in_training_and_not_in_drawing():
-    network = awake(replace(TINY, dropout=0.5), 16)
-    x = pictures(16)
-    network.train()
-    assert not torch.equal(network(x, LABEL), network(x, LABEL))
-    network.eval()
-    assert torch.equal(network(x, LABEL), network(x, LABEL))
 
 
 @pytest.mark.parametrize(
@@ -157,13 +52,37 @@ def test_dropout_acts_in_training_and_not_in_drawing():
     [((), [4]), ((8,), [8, 8, 4, 8, 8, 8]), ((4,), [4, 4, 4, 4, 4, 4])],
 )
 def test_attention_is_used_at_the_sizes_that_are_named_and_in_the_middle(attention, maps):
-    network = asleep(replace(TINY, levels=(1, 1, 2), blocks=2, attention=attention), 16)
+    config = replace(TINY, levels=(1, 1, 2), blocks=2, attention=attention)
+    assert maps_with_attention(config, 16) == maps
+
+
+def maps_with_attention(config, size):
+    network = asleep(config, size)
     met = []
     for module in network.modules():
         if isinstance(module, AttentionBlock):
             module.register_forward_hook(lambda module, args, h: met.append(h.shape[-1]))
-    network(pictures(16), LABEL)
-    assert met == maps
+    network(pictures(size), LABEL)
+    return met
+
+
+def test_attention_may_be_left_out_of_the_middle_and_all_but_the_last_block_on_the_way_up():
+    config = replace(TINY, levels=(1, 1, 2), blocks=2, attention=(8,))
+    assert maps_with_attention(replace(config, middle_attention=False), 16) == [8, 8, 8, 8, 8]
+    assert maps_with_attention(replace(config, up_attention="last"), 16) == [8, 8, 4, 8]
+    last = asleep(replace(config, up_attention="last"), 16).up
+    at_8 = [isinstance(stage.attention, AttentionBlock) for stage in last]
+    assert at_8.index(True) == 6  # three blocks and a doubling at 4, then the third block
+
+
+def test_heads_follow_the_width_of_one():
+    config = replace(TINY, levels=(1, 2), attention=(16,), head_width=4)
+    heads = {
+        m.qkv.in_channels: m.heads
+        for m in asleep(config, 16).modules()
+        if isinstance(m, AttentionBlock)
+    }
+    assert heads == {8: 2, 16: 4}
 
 
 def test_attention_sees_the_far_corner():
@@ -203,6 +122,37 @@ def test_attention_on_a_cpu_is_that_of_torch_to_the_bit(positions):
     assert torch.equal(attend(q, k, v), expected)
 
 
+def test_normed_queries_and_keys_do_not_see_how_large_their_weights_are():
+    torch.manual_seed(0)
+    block = AttentionBlock(8, heads=2, groups=32, qk_norm=True)
+    nn.init.normal_(block.out.weight)
+    x = torch.randn(2, 8, 6, 6)
+    before = block(x)
+    with torch.no_grad():
+        block.qkv.weight[:16] *= 7
+        block.qkv.bias[:16] *= 7
+    torch.testing.assert_close(block(x), before, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        block.norm_q.weight *= 7
+    assert (block(x) - before).abs().mean() > 1e-3
+
+
+def test_normed_queries_and_keys_are_divided_by_their_root_mean_square_a_head_at_a_time():
+    torch.manual_seed(0)
+    block = AttentionBlock(8, heads=2, groups=32, qk_norm=True)
+    nn.init.normal_(block.out.weight)
+    nn.init.normal_(block.norm_q.weight)
+    nn.init.normal_(block.norm_k.weight)
+    x = torch.randn(2, 8, 3, 5)
+    q, k, v = block.qkv(block.norm(x)).flatten(2).unflatten(1, (3, 2, 4)).unbind(1)
+    q, k = (
+        gain[:, None] * each / (each.square().mean(2, keepdim=True) + 1e-6).sqrt()
+        for each, gain in ((q, block.norm_q.weight), (k, block.norm_k.weight))
+    )
+    expected = x + block.out(attend(q, k, v).reshape(x.shape))
+    torch.testing.assert_close(block(x), expected)
+
+
 def test_film_scales_and_shifts_the_second_norm():
     torch.manual_seed(0)
     block = ResidualBlock(4, 4, embedding=6, dropout=0.0, groups=32, film=True)
@@ -240,6 +190,222 @@ def test_a_label_becomes_sines_and_cosines_of_falling_frequency():
     torch.testing.assert_close(embedded[1], torch.cat([angles.sin(), angles.cos()]))
 
 
+def test_the_other_frequencies_stop_before_a_ten_thousandth():
+    # Nichol & Dhariwal (2021): frequencies 10000^(-i / half).
+    embedded = sinusoids(torch.tensor([3.0]), 8, endpoint=False)[0]
+    angles = 3 * 10_000.0 ** -(torch.arange(4) / 4)
+    torch.testing.assert_close(embedded, torch.cat([angles.sin(), angles.cos()]))
+
+
+def test_fourier_frequencies_are_spread_like_draws_of_a_normal_law_of_16():
+    frequencies = Fourier(4096).frequencies
+    drawn = 16 * torch.randn(100_000, generator=torch.Generator().manual_seed(0)).abs()
+    for share in (0.1, 0.5, 0.9):
+        expected = drawn.quantile(share).item()
+        assert frequencies.quantile(share).item() == pytest.approx(expected, rel=0.02)
+    assert frequencies.square().mean().sqrt().item() == pytest.approx(16, rel=0.01)
+
+
+def test_fourier_features_are_sines_and_cosines_of_turns_of_a_thousandth_of_the_label():
+    # Karras et al. (2022): c_noise is a label of 250 ln(sigma) over 1000.
+    features = Fourier(8)
+    c_noise = torch.tensor([0.3])
+    angles = 2 * math.pi * c_noise * features.frequencies
+    expected = torch.cat([angles.sin(), angles.cos()])
+    torch.testing.assert_close(features(1000 * c_noise)[0], expected)
+
+
+def test_a_network_keeps_the_frequencies_that_it_is_given():
+    config = replace(TINY, embedding="fourier")
+    network, other = awake(config, 16), asleep(config, 16)
+    assert network.embed[0].in_features == 2 * config.width
+    network.features.frequencies.copy_(torch.rand(8))
+    other.load_state_dict(network.state_dict())
+    assert torch.equal(other(pictures(16), LABEL), network(pictures(16), LABEL))
+
+
+def test_a_label_scale_of_a_quarter_tells_level_4000_as_1000():
+    config = replace(TINY, label_scale=0.25)
+    plain, scaled = awake(TINY, 16), awake(config, 16)
+    assert torch.equal(plain(pictures(16), LABEL), scaled(pictures(16), 4 * LABEL))
+
+
+# --- resampling ---------------------------------------------------------------------------------
+
+
+def upfirdn(x, taps, *, up, down, before, after):
+    """Put zeros in, pad, correlate with the outer product of the taps, drop pixels: by definition.
+
+    Karras et al. (2020a), for one channel, (H, W), float64, written as sums.
+    """
+    wide = torch.zeros(x.shape[0] * up, x.shape[1] * up, dtype=x.dtype)
+    wide[::up, ::up] = x
+    # The zeros behind the last pixel count as padding.
+    padded = nn.functional.pad(wide, (before, after - up + 1, before, after - up + 1))
+    rows, columns = (n - len(taps) + 1 for n in padded.shape)
+    y = torch.zeros(rows, columns, dtype=x.dtype)
+    for i, a in enumerate(taps):
+        for j, b in enumerate(taps):
+            y += a * b * padded[i : i + rows, j : j + columns]
+    return y[::down, ::down]
+
+
+def test_fir_filters_are_those_of_their_definition():
+    x = torch.randn(2, 3, 6, 10, generator=torch.Generator().manual_seed(0)).double()
+    taps = torch.tensor([1, 3, 3, 1]) / 8
+    down, up = FIRDown()(x), FIRUp()(x)
+    assert (down.shape, up.shape) == ((2, 3, 3, 5), (2, 3, 12, 20))
+    for b in range(2):
+        for c in range(3):
+            smaller = upfirdn(x[b, c], taps, up=1, down=2, before=1, after=1)
+            larger = upfirdn(x[b, c], 2 * taps, up=2, down=1, before=2, after=2)
+            torch.testing.assert_close(down[b, c], smaller)
+            torch.testing.assert_close(up[b, c], larger)
+
+
+@pytest.mark.parametrize("name", ["box", "fir"])
+def test_a_filter_keeps_a_flat_map_flat_but_for_its_edges(name):
+    flat = torch.full((1, 2, 12, 12), 3.0)
+    for resample in (halving(name), doubling(name)):
+        torch.testing.assert_close(resample(flat)[:, :, 1:-1, 1:-1].unique(), torch.tensor([3.0]))
+
+
+def test_the_box_filter_is_the_mean_of_four_and_the_nearest_pixel():
+    x = torch.randn(1, 2, 4, 4)
+    means = (x[..., ::2, ::2] + x[..., 1::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, 1::2]) / 4
+    torch.testing.assert_close(halving("box")(x), means)
+    nearest = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    assert torch.equal(doubling("box")(x), nearest)
+
+
+@pytest.mark.parametrize(("right", "padding"), [(True, (0, 1, 0, 1)), (False, (1, 1, 1, 1))])
+def test_the_strided_convolution_pads_right_and_below_only_where_it_is_told_to(right, padding):
+    torch.manual_seed(0)
+    layer, x = halving_conv(4, right=right), torch.randn(2, 4, 8, 8)
+    conv = next(m for m in layer.modules() if isinstance(m, nn.Conv2d))
+    padded = nn.functional.pad(x, padding)
+    expected = nn.functional.conv2d(padded, conv.weight, conv.bias, stride=2)
+    assert expected.shape == (2, 4, 4, 4)
+    torch.testing.assert_close(layer(x), expected)
+
+
+@pytest.mark.parametrize("name", ["box", "fir"])
+def test_a_filtered_convolution_is_one_kernel_with_a_stride(name):
+    # Filters without bounds between them commute; the picture is held away from the edges.
+    torch.manual_seed(0)
+    layer = filtered_conv(3, 4, name)
+    x = nn.functional.pad(torch.randn(2, 3, 4, 4), (4, 4, 4, 4))
+    expected = nn.functional.conv2d(halving_of_each_shift(x, name), layer[0].weight, layer[0].bias)
+    torch.testing.assert_close(layer(x)[:, :, 1:-1, 1:-1], expected[:, :, ::2, ::2])
+
+
+def halving_of_each_shift(x, name):
+    """The filter at every pixel: four halvings of the picture, shifted, put together."""
+    y = torch.zeros(*x.shape[:2], x.shape[2], x.shape[3])
+    for i in (0, 1):
+        for j in (0, 1):
+            y[:, :, i::2, j::2] = halving(name)(x.roll((-i, -j), dims=(2, 3)))
+    return y[:, :, 1:-2, 1:-2]
+
+
+@pytest.mark.parametrize("name", ["box", "fir"])
+@pytest.mark.parametrize("change", [halving, doubling])
+def test_a_residual_block_changes_size_in_both_branches(change, name):
+    torch.manual_seed(0)
+    resample = change(name)
+    block = ResidualBlock(
+        4, 4, embedding=6, dropout=0.0, groups=32, film=False, resample=resample, projected=True
+    )
+    nn.init.normal_(block.conv_out.weight)
+    x, embedding = torch.randn(2, 4, 8, 8), torch.randn(2, 6)
+    h = block.conv_in(resample(nn.functional.silu(block.norm_in(x))))
+    h = block.norm_out(h + block.level(embedding)[:, :, None, None])
+    expected = block.skip(resample(x)) + block.conv_out(nn.functional.silu(h))
+    torch.testing.assert_close(block(x, embedding), expected)
+    assert isinstance(block.skip, nn.Conv2d)
+
+
+def test_only_projected_networks_have_convolutions_on_the_skips_of_resampling():
+    def projections(resample):
+        network = asleep(replace(TINY, levels=(1, 1, 1), resample=resample), 16)
+        stages = [s for s in (*network.down, *network.up) if not s.joins]
+        bodies = [s.body for s in stages if isinstance(s.body, ResidualBlock)]
+        return sum(isinstance(body.skip, nn.Conv2d) for body in bodies)
+
+    assert (projections("residual"), projections("projected")) == (0, 4)
+
+
+def test_conv_right_has_the_same_parameters_in_the_same_order():
+    plain = asleep(TINY, 16).state_dict().values()
+    right = asleep(replace(TINY, resample="conv_right"), 16).state_dict().values()
+    assert all(torch.equal(a, b) for a, b in zip(plain, right, strict=True))
+
+
+def test_doubling_repeats_each_pixel_before_its_convolution():
+    torch.manual_seed(0)
+    layer, x = doubling_conv(4), torch.randn(2, 4, 3, 5)
+    nearest = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    torch.testing.assert_close(layer(x), layer[1](nearest))
+
+
+# --- skips and the picture itself ---------------------------------------------------------------
+
+
+def test_a_skip_scale_of_the_root_of_a_half_keeps_the_variance():
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 64, 32, 32, generator=generator)
+
+    def variance(scale):
+        block = AttentionBlock(64, heads=1, groups=32, skip_scale=scale)
+        nn.init.dirac_(block.out.weight)
+        # The values become independent noise of variance 1: what attention found is as loud as x.
+        noise = torch.randn(1, 64, 32, 32, generator=generator)
+        block.out.register_forward_hook(lambda module, args, h: noise)
+        return block(x).var().item()
+
+    assert variance(1.0) == pytest.approx(2, rel=0.02)
+    assert variance(math.sqrt(0.5)) == pytest.approx(1, rel=0.02)
+
+
+def test_every_skip_of_a_network_is_scaled():
+    # With all branches at zero a block is its skip, scaled: what is left is a power of the scale.
+    config = replace(TINY, levels=(1,), blocks=1, attention=(16,), skip_scale=0.5)
+    network = asleep(config, 16)
+    x, embedding = torch.randn(2, 8, 16, 16), torch.zeros(2, 32)
+    stage = network.middle[0]
+    torch.testing.assert_close(stage(x, embedding), 0.25 * x)
+
+
+@pytest.mark.parametrize("stem", [1, 2])
+def test_the_pyramid_brings_the_picture_to_every_level(stem):
+    config = replace(TINY, levels=(1, 2, 2), stem=stem, input_pyramid=True, skip_scale=0.5)
+    network = asleep(config, 16)
+    assert [layer[0].in_channels for layer in network.pyramid] == [3 * stem**2, 8]
+    seen = {}
+    for i, stage in enumerate(network.down):
+        stage.register_forward_hook(lambda module, args, h, i=i: seen.__setitem__(i, (args[0], h)))
+    x = pictures(16)
+    network(x, LABEL)
+    # Stages: block, halving, block, halving, block.
+    first = 0.5 * (seen[1][1] + network.pyramid[0](nn.functional.pixel_unshuffle(x, stem)))
+    torch.testing.assert_close(seen[2][0], first)
+    second = 0.5 * (seen[3][1] + network.pyramid[1](first))
+    torch.testing.assert_close(seen[4][0], second)
+
+
+def test_the_pyramid_is_kept_for_the_way_up():
+    network = asleep(replace(TINY, input_pyramid=True), 16)
+    joined = []
+    for stage in network.up:
+        stage.register_forward_hook(lambda module, args, h: joined.append(args[2]))
+    with torch.no_grad():
+        network.pyramid[0][0].bias.fill_(1000.0)
+    network(pictures(16), LABEL)
+    # On the way up: two blocks at 8, of which the second takes the halved map back in.
+    assert joined[1].mean() > 900
+
+
 # --- what does not fit --------------------------------------------------------------------------
 
 
@@ -272,6 +438,17 @@ def test_a_label_becomes_sines_and_cosines_of_falling_frequency():
         ),
         ({"heads": 3}, 16, "network.heads = 3 must divide the 16 channels at size 8: change heads"),
         ({"heads": 16, "attention": (16,)}, 16, "must divide the 8 channels at size 16"),
+        ({"head_width": -1}, 16, "network.head_width = -1; expected 0, for heads as many as"),
+        ({"head_width": 3}, 16, "network.head_width = 3 must divide the 16 channels at size 8"),
+        ({"head_width": 8, "heads": 2}, 16, "network.heads = 2 does nothing beside network.head"),
+        ({"norm_eps": 0.0}, 16, "network.norm_eps = 0.0; expected a small number above 0"),
+        ({"norm_eps": math.nan}, 16, "network.norm_eps = nan; expected"),
+        ({"skip_scale": 0.0}, 16, "network.skip_scale = 0.0; expected a number above 0, up to 1"),
+        ({"skip_scale": math.inf}, 16, "network.skip_scale = inf; expected"),
+        ({"label_scale": 0.0}, 16, "network.label_scale = 0.0; expected a number above 0: 1"),
+        ({"dropout": math.nan}, 16, "network.dropout = nan; expected"),
+        ({"resample_filter": "fir"}, 16, 'does nothing with network.resample = "conv": set'),
+        ({"levels": (2,), "input_pyramid": True}, 16, "does nothing with one level, since nothing"),
     ],
 )
 def test_what_does_not_fit_is_told_with_what_would(changes, size, words):
@@ -282,3 +459,13 @@ def test_what_does_not_fit_is_told_with_what_would(changes, size, words):
 
 def test_heads_need_not_divide_where_nothing_attends():
     replace(TINY, width=12, levels=(1, 4), heads=16).check(16)
+
+
+def test_heads_of_a_middle_without_attention_are_not_looked_at():
+    replace(TINY, heads=3, middle_attention=False).check(16)
+
+
+def test_a_network_that_is_to_read_tokens_is_refused():
+    with pytest.raises(ConfigError) as caught:
+        TINY.build(channels=3, size=16, takes=Takes(tokens=5))
+    assert 'kind "unet" reads no tokens, and is to read some of width 5' in str(caught.value)

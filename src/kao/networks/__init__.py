@@ -6,8 +6,12 @@ from typing import Protocol
 from torch import Tensor
 
 from kao.networks.conditions import Conditions, Takes
+from kao.networks.dit import SHAPES, DiT, DiTConfig
+from kao.networks.edm2 import EDM2, EDM2Config
+from kao.networks.linear_unet import LinearUNet, LinearUNetConfig
 from kao.networks.recompute import Part
-from kao.networks.unet import UNet, UNetConfig
+from kao.networks.unet import UNet
+from kao.networks.unet_config import UNetConfig
 
 
 class Network(Protocol):
@@ -23,6 +27,25 @@ class Network(Protocol):
         """See `recompute.Divided`."""
 
 
-NETWORKS = {"unet": UNetConfig}
+NETWORKS = {
+    "unet": UNetConfig,
+    "dit": DiTConfig,
+    "linear_unet": LinearUNetConfig,
+    "edm2": EDM2Config,
+}
 
-__all__ = ["NETWORKS", "Conditions", "Network", "Takes", "UNet", "UNetConfig"]
+__all__ = [
+    "EDM2",
+    "NETWORKS",
+    "SHAPES",
+    "Conditions",
+    "DiT",
+    "DiTConfig",
+    "EDM2Config",
+    "LinearUNet",
+    "LinearUNetConfig",
+    "Network",
+    "Takes",
+    "UNet",
+    "UNetConfig",
+]

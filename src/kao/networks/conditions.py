@@ -124,7 +124,7 @@ def told(
         label = given.label
         if label is None:
             label = torch.full(
-                (len(embedding),), classes.num_embeddings - 1, device=embedding.device
+                (embedding.shape[0],), classes.num_embeddings - 1, device=embedding.device
             )
         embedding = embedding + classes(label)
     return embedding
@@ -141,7 +141,7 @@ def placed(x: Tensor, where: Tensor | None) -> Tensor:
         (B, C + 2, H, W), in the dtype of `x`.
     """
     if where is None:
-        where = whole(*x.shape[2:], device=x.device).expand(len(x), -1, -1, -1)
+        where = whole(*x.shape[2:], device=x.device).expand(x.shape[0], -1, -1, -1)
     return torch.cat([x, where.to(x)], dim=1)
 
 

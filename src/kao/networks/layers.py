@@ -1,7 +1,6 @@
-"""Blocks that networks share: embeddings, normalisation, residual and attention blocks, resampling.
+"""What networks are made of: norms, branches that start as nothing, the residual block.
 
-Shape letters: B batch, C channels, H and W height and width, E embedding width,
-N = H W positions, K heads, D width of a head.
+Shape letters: B batch, C channels, H and W height and width, E embedding width.
 """
 
 import math
@@ -14,25 +13,7 @@ from torch.nn import functional as F
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
-def sinusoids(label: Tensor, width: int) -> Tensor:
-    """Sinusoidal embedding of a noise label (Vaswani et al. 2017, sec. 3.5; Ho et al. 2020).
-
-    Frequencies fall geometrically from 1 to 1/10000, so labels should span about 0..1000.
-
-    Args:
-        label: float32, (B,).
-        width: Even.
-
-    Returns:
-        float32, (B, width): sines, then cosines.
-    """
-    half = width // 2
-    exponent = torch.arange(half, device=label.device, dtype=torch.float32) / (half - 1)
-    angle = label[:, None] * torch.exp(-math.log(10_000.0) * exponent)
-    return torch.cat([angle.sin(), angle.cos()], dim=1)
-
-
-def group_norm(channels: int, groups: int) -> nn.GroupNorm:
+def group_norm(channels: int, groups: int, *, eps: float = 1e-5) -> nn.GroupNorm:
     """GroupNorm with `groups` groups, or as many as leave two channels or more in each.
 
     A group of one channel would subtract whatever is added to that channel as a whole, and a
@@ -41,8 +22,9 @@ def group_norm(channels: int, groups: int) -> nn.GroupNorm:
     Args:
         channels: Even.
         groups: At most so many; a power of two.
+        eps: Added to variances.
     """
-    return nn.GroupNorm(min(math.gcd(groups, channels), channels // 2), channels)
+    return nn.GroupNorm(min(math.gcd(groups, channels), channels // 2), channels, eps=eps)
 
 
 def zeroed(module: Layer) -> Layer:
@@ -53,12 +35,22 @@ def zeroed(module: Layer) -> Layer:
     return module
 
 
+def added(x: Tensor, h: Tensor, scale: float) -> Tensor:
+    """(x + h) * scale: a branch put back onto its skip.
+
+    With scale = sqrt(1/2) the sum of two independent maps of variance 1 has variance 1 again
+    (Song et al. 2021b, appendix H).
+    """
+    total = x + h
+    return total if scale == 1 else total * scale
+
+
 class ResidualBlock(nn.Module):
     """Norm, SiLU, convolution, twice, with the noise level in between, around a skip.
 
     Ho et al. (2020), appendix B; with `film`, the level scales and shifts the second norm
     (Perez et al. 2018; Dhariwal & Nichol 2021, "AdaGN"); with `resample`, both branches change
-    size inside the block (Brock et al. 2019, BigGAN; Song et al. 2021).
+    size inside the block (Brock et al. 2019, BigGAN; Song et al. 2021b).
 
     Args:
         inputs, outputs: Channels.
@@ -67,6 +59,9 @@ class ResidualBlock(nn.Module):
         groups: Groups of the norms, at most.
         film: Scale and shift the second norm instead of adding to its input.
         resample: Module that halves or doubles the size in both branches, without parameters.
+        projected: Give the skip a 1 x 1 convolution where its channels stay as many, too.
+        eps: Added to variances in the norms.
+        skip_scale: What the sum of skip and branch is multiplied by.
     """
 
     def __init__(
@@ -79,17 +74,21 @@ class ResidualBlock(nn.Module):
         groups: int,
         film: bool,
         resample: nn.Module | None = None,
+        projected: bool = False,
+        eps: float = 1e-5,
+        skip_scale: float = 1.0,
     ):
         super().__init__()
-        self.norm_in = group_norm(inputs, groups)
+        self.norm_in = group_norm(inputs, groups, eps=eps)
         self.resample = resample if resample is not None else nn.Identity()
         self.conv_in = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.level = nn.Linear(embedding, 2 * outputs if film else outputs)
-        self.norm_out = group_norm(outputs, groups)
+        self.norm_out = group_norm(outputs, groups, eps=eps)
         self.dropout = nn.Dropout(dropout)
         self.conv_out = zeroed(nn.Conv2d(outputs, outputs, 3, padding=1))
-        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
-        self.film = film
+        changed = projected or inputs != outputs
+        self.skip = nn.Conv2d(inputs, outputs, 1) if changed else nn.Identity()
+        self.film, self.skip_scale = film, skip_scale
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Map (B, inputs, H, W) and (B, E) to (B, outputs, H', W')."""
@@ -101,40 +100,4 @@ class ResidualBlock(nn.Module):
         else:
             h = self.norm_out(h + level)
         h = self.conv_out(self.dropout(F.silu(h)))
-        return self.skip(self.resample(x)) + h
-
-
-def attend(q_BKDN: Tensor, k_BKDN: Tensor, v_BKDN: Tensor) -> Tensor:
-    """Softmax of scaled products (Vaswani et al. 2017, eq. 1); returns (B, K, D, N)."""
-    if q_BKDN.device.type in ("cpu", "meta"):
-        # Written out: on a CPU torch's fused function multiplies bf16 in float32, and a training
-        # step with it took 8 % longer.  In float32 both agree to the bit.
-        scale = q_BKDN.shape[-2] ** -0.25
-        w_BKNN = ((q_BKDN * scale).mT @ (k_BKDN * scale)).softmax(-1)
-        return (w_BKNN @ v_BKDN.mT).mT
-    # Fused kernels want the numbers of a head beside each other, and are not taken otherwise.
-    q_BKND, k_BKND, v_BKND = (each.mT.contiguous() for each in (q_BKDN, k_BKDN, v_BKDN))
-    return F.scaled_dot_product_attention(q_BKND, k_BKND, v_BKND).mT
-
-
-class AttentionBlock(nn.Module):
-    """Self-attention over all positions, around a skip (Ho et al. 2020, appendix B).
-
-    Args:
-        channels: Channels, a multiple of `heads`.
-        heads: Attention heads.
-        groups: Groups of the norm, at most.
-    """
-
-    def __init__(self, channels: int, *, heads: int, groups: int):
-        super().__init__()
-        self.heads = heads
-        self.norm = group_norm(channels, groups)
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.out = zeroed(nn.Conv2d(channels, channels, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same shape."""
-        B, C, H, W = x.shape
-        qkv = self.qkv(self.norm(x)).reshape(B, 3, self.heads, C // self.heads, H * W)
-        return x + self.out(attend(*qkv.unbind(1)).reshape(B, C, H, W))
+        return added(self.skip(self.resample(x)), h, self.skip_scale)

@@ -7,123 +7,28 @@ folds stem x stem pixels into channels (Shi et al. 2016), so that no convolution
 size: on a CPU that buys four times the pictures a second at 32x32.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kao.errors import ConfigError
+from kao.networks.attention import AttentionBlock
 from kao.networks.conditions import NOTHING, Conditions, Takes, placed, told
-from kao.networks.layers import AttentionBlock, ResidualBlock, group_norm, sinusoids, zeroed
+from kao.networks.embeddings import Fourier, Sinusoids
+from kao.networks.layers import ResidualBlock, added, group_norm, zeroed
 from kao.networks.recompute import Part
+from kao.networks.resampling import (
+    doubling,
+    doubling_conv,
+    filtered_conv,
+    halving,
+    halving_conv,
+)
 
-
-@dataclass(frozen=True)
-class UNetConfig:
-    """The shape of a U-Net.  The defaults are DDPM's for CIFAR-10: 35.7 M parameters at 32x32.
-
-    Attributes:
-        width: Channels at the first level; even.
-        levels: Multiples of `width`, one a level; each level has half the size of the one before.
-        blocks: Residual blocks a level on the way down (one more on the way up).
-        attention: Feature-map sizes, in pixels after the stem, at which attention is used.
-        heads: Attention heads.
-        dropout: Share of activations dropped in each residual block, 0..1.
-        groups: Groups of each GroupNorm, at most; a power of two.  Groups of two or three channels
-            invite a spike that carries a picture's contrast past the norms and shows as a
-            speck in the same place of every picture: give narrow networks fewer groups.
-        level: How the noise level enters a block: "add" (DDPM) or "film" (scale and shift).
-        resample: "conv": strided and nearest-neighbour convolutions (DDPM);
-            "residual": inside a residual block of its own (BigGAN, ADM).
-        stem: 1, 2 or 4: pixels along a side that are folded into channels.
-    """
-
-    width: int = 128
-    levels: tuple[int, ...] = (1, 2, 2, 2)
-    blocks: int = 2
-    attention: tuple[int, ...] = (16,)
-    heads: int = 1
-    dropout: float = 0.1
-    groups: int = 32
-    level: Literal["add", "film"] = "add"
-    resample: Literal["conv", "residual"] = "conv"
-    stem: Literal[1, 2, 4] = 1
-
-    def build(
-        self,
-        *,
-        channels: int,
-        size: int,
-        outputs: int | None = None,
-        takes: Takes = Takes(),
-    ) -> "UNet":
-        """The network for square pictures.
-
-        Args:
-            channels: Of the pictures.
-            size: Of the pictures, in pixels.
-            outputs: Channels of what it says; None: as many as the pictures have.
-            takes: What it can be told beside the noise level.
-
-        Raises:
-            ConfigError: The options do not fit each other or the size.
-        """
-        self.check(size)
-        return UNet(
-            self,
-            channels=channels,
-            size=size,
-            outputs=outputs or channels,
-            takes=takes,
-        )
-
-    @property
-    def multiple(self) -> int:
-        """What the side of every picture it is shown must be a multiple of, pixels."""
-        return self.stem * 2 ** (len(self.levels) - 1)
-
-    def sizes(self, size: int) -> list[int]:
-        """Feature-map sizes from the first level to the last, for pictures of `size` pixels."""
-        return [size // self.stem // 2**i for i in range(len(self.levels))]
-
-    def check(self, size: int) -> None:
-        """Raise a ConfigError that says what does not fit, and what would."""
-        if min(self.width, self.blocks, self.heads, *self.levels, len(self.levels)) < 1:
-            raise ConfigError(
-                f"network.width = {self.width}, levels = {list(self.levels)}, blocks = "
-                f"{self.blocks} and heads = {self.heads} must all be 1 or more."
-            )
-        if self.width % 2 or self.width < 4:
-            raise ConfigError(
-                f"network.width = {self.width}; the sinusoidal embedding needs an even width of "
-                f"at least 4: try {max(4, self.width + self.width % 2)}."
-            )
-        if self.groups not in (1, 2, 4, 8, 16, 32):
-            raise ConfigError(f"network.groups = {self.groups}; expected 1, 2, 4, 8, 16 or 32.")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"network.dropout = {self.dropout}; expected 0 or more, below 1.")
-        factor = self.multiple
-        if size % factor:
-            raise ConfigError(
-                f"network.levels = {list(self.levels)} with stem = {self.stem} needs a size that "
-                f"is a multiple of {factor}, and data.size = {size}: try "
-                f"{max(1, round(size / factor)) * factor}, or fewer levels."
-            )
-        sizes = self.sizes(size)
-        if unused := [s for s in self.attention if s not in sizes]:
-            raise ConfigError(
-                f"network.attention names the size {unused[0]}, which no level has at data.size = "
-                f"{size}: the feature maps are {sizes} pixels wide."
-            )
-        for multiple, map_size in zip(self.levels, sizes, strict=True):
-            attends = map_size in self.attention or map_size == sizes[-1]
-            if attends and self.width * multiple % self.heads:
-                raise ConfigError(
-                    f"network.heads = {self.heads} must divide the {self.width * multiple} "
-                    f"channels at size {map_size}: change heads or width."
-                )
+if TYPE_CHECKING:
+    # Only named here: the configuration builds the network.
+    from kao.networks.unet_config import UNetConfig
 
 
 class Stage(nn.Module):
@@ -133,13 +38,21 @@ class Stage(nn.Module):
         body: A ResidualBlock, or a module of one argument that changes the size.
         attention: Applied after it.
         joins: Whether a kept output of the way down is put beside the input first.
+        halves: Whether it starts a new level of the way down.
     """
 
-    def __init__(self, body: nn.Module, attention: nn.Module | None = None, *, joins: bool = False):
+    def __init__(
+        self,
+        body: nn.Module,
+        attention: nn.Module | None = None,
+        *,
+        joins: bool = False,
+        halves: bool = False,
+    ):
         super().__init__()
         self.body = body
         self.attention = attention if attention is not None else nn.Identity()
-        self.joins = joins
+        self.joins, self.halves = joins, halves
 
     def forward(self, h: Tensor, embedding: Tensor, kept: Tensor | None = None) -> Tensor:
         """Map (B, C, H, W), (B, E) and, where it joins, (B, K, H, W) to (B, C', H', W')."""
@@ -162,7 +75,7 @@ class UNet(nn.Module):
 
     def __init__(
         self,
-        config: UNetConfig,
+        config: "UNetConfig",
         *,
         channels: int,
         size: int,
@@ -170,11 +83,12 @@ class UNet(nn.Module):
         takes: Takes,
     ):
         super().__init__()
-        self.width, self.stem = config.width, config.stem
-        self.takes = takes
+        self.stem, self.skip_scale, self.takes = config.stem, config.skip_scale, takes
+        self.label_scale = config.label_scale
         embedding = 4 * config.width
         widths = [config.width * multiple for multiple in config.levels]
         sizes = config.sizes(size)
+        inside = config.resample in ("residual", "projected")
 
         def block(inputs: int, outputs: int, resample: nn.Module | None = None) -> ResidualBlock:
             return ResidualBlock(
@@ -185,18 +99,35 @@ class UNet(nn.Module):
                 groups=config.groups,
                 film=config.level == "film",
                 resample=resample,
+                projected=resample is not None and config.resample == "projected",
+                eps=config.norm_eps,
+                skip_scale=config.skip_scale,
             )
 
-        def attention(channels: int, at: int) -> nn.Module:
-            if at not in config.attention:
-                return nn.Identity()
-            return AttentionBlock(channels, heads=config.heads, groups=config.groups)
+        def attention(channels: int, *, used: bool) -> nn.Module | None:
+            if not used:
+                return None
+            return AttentionBlock(
+                channels,
+                heads=config.heads_of(channels),
+                groups=config.groups,
+                eps=config.norm_eps,
+                skip_scale=config.skip_scale,
+                qk_norm=config.qk_norm,
+            )
 
+        features = config.width
+        self.features: nn.Module
+        if config.embedding == "fourier":
+            features = 2 * config.width
+            self.features = Fourier(features)
+        else:
+            self.features = Sinusoids(features, endpoint=config.embedding == "ddpm")
         self.embed = nn.Sequential(
-            nn.Linear(config.width, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
+            nn.Linear(features, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
-        seen = takes.channels(channels)
-        self.conv_in = nn.Conv2d(seen * config.stem**2, config.width, 3, padding=1)
+        seen = takes.channels(channels) * config.stem**2
+        self.conv_in = nn.Conv2d(seen, config.width, 3, padding=1)
 
         # Each kept output goes to exactly one block on the way up; `kept` is the stack of their
         # channels, so that both ways are built from the same list.
@@ -204,42 +135,51 @@ class UNet(nn.Module):
         self.down = nn.ModuleList()
         for i, (width, at) in enumerate(zip(widths, sizes, strict=True)):
             if i > 0:
-                if config.resample == "residual":
-                    self.down.append(Stage(block(kept[-1], kept[-1], nn.AvgPool2d(2))))
+                smaller: nn.Module
+                if inside:
+                    smaller = block(kept[-1], kept[-1], halving(config.resample_filter))
                 else:
-                    self.down.append(Stage(nn.Conv2d(kept[-1], kept[-1], 3, stride=2, padding=1)))
+                    smaller = halving_conv(kept[-1], right=config.resample == "conv_right")
+                self.down.append(Stage(smaller, halves=True))
                 kept.append(kept[-1])
             for _ in range(config.blocks):
-                self.down.append(Stage(block(kept[-1], width), attention(width, at)))
+                plain = block(kept[-1], width)
+                self.down.append(Stage(plain, attention(width, used=at in config.attention)))
                 kept.append(width)
+        entered = [kept[i + 1] for i, stage in enumerate(self.down) if stage.halves]
 
+        last = widths[-1]
         self.middle = nn.ModuleList(
             [
-                Stage(
-                    block(widths[-1], widths[-1]),
-                    AttentionBlock(widths[-1], heads=config.heads, groups=config.groups),
-                ),
-                Stage(block(widths[-1], widths[-1])),
+                Stage(block(last, last), attention(last, used=config.middle_attention)),
+                Stage(block(last, last)),
             ]
         )
 
-        current = widths[-1]
+        current = last
         self.up = nn.ModuleList()
         for i, (width, at) in reversed(list(enumerate(zip(widths, sizes, strict=True)))):
-            for _ in range(config.blocks + 1):
+            for j in range(config.blocks + 1):
+                here = config.up_attention == "every" or j == config.blocks
                 joined = block(current + kept.pop(), width)
-                self.up.append(Stage(joined, attention(width, at), joins=True))
+                attends = attention(width, used=here and at in config.attention)
+                self.up.append(Stage(joined, attends, joins=True))
                 current = width
             if i > 0:
-                double = nn.Upsample(scale_factor=2, mode="nearest")
-                if config.resample == "residual":
-                    self.up.append(Stage(block(current, current, double)))
+                larger: nn.Module
+                if inside:
+                    larger = block(current, current, doubling(config.resample_filter))
                 else:
-                    conv = nn.Conv2d(current, current, 3, padding=1)
-                    self.up.append(Stage(nn.Sequential(double, conv)))
+                    larger = doubling_conv(current)
+                self.up.append(Stage(larger))
 
-        self.norm_out = group_norm(current, config.groups)
+        self.norm_out = group_norm(current, config.groups, eps=config.norm_eps)
         self.conv_out = zeroed(nn.Conv2d(current, outputs * config.stem**2, 3, padding=1))
+
+        self.pyramid = nn.ModuleList()
+        if config.input_pyramid:
+            for inputs, width in zip((seen, *entered[:-1]), entered, strict=True):
+                self.pyramid.append(filtered_conv(inputs, width, config.resample_filter))
 
         # Last, so that the weights above are those of the same seed without it.
         self.augmented = takes.augmented(embedding)
@@ -261,16 +201,21 @@ class UNet(nn.Module):
         """
         given = NOTHING if condition is None else condition
         self.takes.refuse_unheard(given)
-        embedding = self.embed(sinusoids(label, self.width))
+        embedding = self.embed(self.features(label * self.label_scale))
         embedding = told(embedding, given, augmented=self.augmented, classes=self.classes)
         embedding = F.silu(embedding)
 
         if self.takes.coordinates:
             x = placed(x, given.where)
-        h = self.conv_in(F.pixel_unshuffle(x, self.stem))
+        seen = F.pixel_unshuffle(x, self.stem)
+        h = self.conv_in(seen)
         kept = [h]
+        level = 0
         for stage in self.down:
             h = stage(h, embedding)
+            if stage.halves and self.pyramid:
+                seen = h = added(h, self.pyramid[level](seen), self.skip_scale)
+                level += 1
             kept.append(h)
 
         for stage in self.middle:
@@ -294,5 +239,6 @@ class UNet(nn.Module):
         stages = (*self.down, *self.middle, *self.up)
         return [
             *(Part(stage) for stage in stages if not isinstance(stage.body, nn.Conv2d)),
+            *(Part(smaller) for smaller in self.pyramid),
             Part(self, "head"),
         ]

@@ -29,16 +29,16 @@ class Muon:
     Which parameters are such matrices is told by name and shape: two dimensions or more, the
     smaller side of the matrix at least `least`, and none of `others` in its dotted name.
     Everything else is trained by AdamW with optimizer.betas: vectors (norms, biases), the first
-    and the last layer, embeddings of the noise level and of what was done to a picture, and what
-    the loss learns.
+    and the last layer, embeddings of the noise level, of what was done to a picture, of its
+    class and of positions, and what the loss learns.
 
     Attributes:
         momentum: What is kept of the momentum at each step, below 1.
         factor: Size of an update's entries, root mean square, before the learning rate.
         least: Smallest side of a matrix that is worth it; below, AdamW does as well.
         others: Parts of dotted names that AdamW trains, such as "network.conv_in" of
-            "denoiser.network.conv_in.weight".  The default names the outer layers of the U-Net,
-            its embeddings and all of the loss.
+            "denoiser.network.conv_in.weight".  The default names the outer layers of all networks,
+            their embeddings and all of the loss.
 
     Raises:
         ConfigError: A value is outside its range.
@@ -50,6 +50,8 @@ class Muon:
     others: tuple[str, ...] = (
         "network.embed",
         "network.augmented",
+        "network.classes",
+        "network.positions",
         "network.conv_in",
         "network.conv_out",
         "loss",

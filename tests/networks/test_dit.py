@@ -1,0 +1,448 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from kao.diffusion import Denoiser, DenoisingLoss, Uniform, VPCosine, targets
+from kao.errors import ConfigError
+from kao.networks import SHAPES, Conditions, DiTConfig, Takes
+from kao.networks.conditions import whole
+from kao.networks.cost import activation_bytes, flops, parameters
+from kao.networks.dit import DiTBlock
+from kao.networks.positions import places, places_told, rotated, rotation, sincos
+from kao.networks.recompute import recompute
+from kao.networks.token_attention import CrossAttention, SelfAttention
+from kao.training import Objective
+from kao.training.optimizers import OPTIMIZERS
+from kao.training.parallel import units
+
+TINY = DiTConfig(width=16, depth=2, heads=2, patch=4)
+OPTIONS = {
+    "sincos": TINY,
+    "rotary": replace(TINY, positions="rotary", qk_norm=True),
+    "learned": replace(TINY, positions="learned", norm="rms"),
+}
+every_option = pytest.mark.parametrize("config", OPTIONS.values(), ids=OPTIONS)
+LABEL = torch.tensor([10.0, 500.0])
+
+
+def pictures(height=16, width=16):
+    return torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def asleep(config, *, size=16, **takes):
+    """A network as it starts."""
+    torch.manual_seed(0)
+    return config.build(channels=3, size=size, takes=Takes(**takes))
+
+
+def awake(config, *, size=16, **takes):
+    """A network whose every weight has moved, as after some training."""
+    network = asleep(config, size=size, **takes)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return network
+
+
+# --- published sizes ----------------------------------------------------------------------------
+
+# Peebles & Xie (2023), table 4, on latents of 4 x 32 x 32 with 1000 classes and learned variances:
+# millions of parameters (of patches of 2), and billions of multiply-adds.
+MILLIONS = {"S": 33, "B": 130, "L": 458, "XL": 675}
+MULTIPLY_ADDS = {"S/8": 0.36, "S/4": 1.41, "S/2": 6.06, "B/2": 23.01, "L/2": 80.71, "XL/2": 118.64}
+
+# To the last, as the definition gives them.
+PARAMETERS = {
+    "S/8": 33_142_016,
+    "S/4": 32_920_448,
+    "S/2": 32_865_056,
+    "B/8": 130_869_248,
+    "B/4": 130_426_496,
+    "B/2": 130_315_808,
+    "L/8": 458_578_432,
+    "L/4": 457_988_224,
+    "L/2": 457_840_672,
+    "XL/8": 675_664_640,
+    "XL/4": 675_000_704,
+    "XL/2": 674_834_720,
+}
+ON_LATENTS = {"channels": 4, "size": 32, "outputs": 8, "takes": Takes(classes=1000)}
+
+
+def published(name):
+    """DiT-S/2 and so on, without numbers."""
+    shape, patch = name.split("/")
+    with torch.device("meta"):
+        return replace(SHAPES[shape], patch=int(patch)).build(**ON_LATENTS)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_the_published_shapes_have_their_parameters(name):
+    count = parameters(published(name))
+    assert count == PARAMETERS[name]
+    assert count / 1e6 == pytest.approx(MILLIONS[name.split("/")[0]], abs=1)
+
+
+@pytest.mark.parametrize("name", MULTIPLY_ADDS)
+def test_the_published_shapes_have_their_operations_two_a_multiply_add(name):
+    with torch.device("meta"):
+        operations = flops(published(name), (4, 32, 32))
+    assert operations / 1e9 == pytest.approx(2 * MULTIPLY_ADDS[name], abs=2 * 0.02)
+
+
+def test_the_parameters_of_the_smallest_are_those_of_the_definition():
+    # Peebles & Xie (2023), section 3.2: 18 C^2 + 15 C a block; the weights of the published code
+    # are as many, and the table of positions, which is not learned, beside them.
+    width, depth, patch = 384, 12, 2
+    blocks = depth * (18 * width**2 + 15 * width)
+    embeddings = (256 + 1) * width + (width + 1) * width + (1000 + 1) * width
+    ends = (4 * patch**2 + 1) * width + 2 * (width + 1) * width + (width + 1) * 8 * patch**2
+    assert parameters(published("S/2")) == blocks + embeddings + ends
+
+
+def test_the_defaults_are_the_smallest_published_shape():
+    assert DiTConfig() == SHAPES["S"]
+
+
+# --- adaLN-Zero ---------------------------------------------------------------------------------
+
+
+@every_option
+def test_each_block_begins_as_the_identity(config):
+    network = asleep(config, tokens=5)
+    h, embedding = torch.randn(2, 16, 16), torch.randn(2, 16)
+    turn = rotation(places(4, 4, of=4), 8) if network.rotary else None
+    for block in network.layers:
+        assert torch.equal(block(h, embedding, turn, torch.randn(2, 3, 5)), h)
+
+
+def test_a_block_is_scaled_shifted_and_gated_by_the_noise_level():
+    # Peebles & Xie (2023), figure 3, "DiT Block with adaLN-Zero", written out.
+    torch.manual_seed(0)
+    block = DiTBlock(TINY, tokens=0).double()
+    nn.init.normal_(block.level.weight)
+    h, embedding = torch.randn(2, 9, 16).double(), torch.randn(2, 16).double()
+    b1, g1, a1, b2, g2, a2 = block.level(embedding)[:, None].chunk(6, dim=2)
+
+    def norm(x):
+        mean = x.mean(-1, keepdim=True)
+        return (x - mean) / ((x - mean).square().mean(-1, keepdim=True) + 1e-6).sqrt()
+
+    expected = h + a1 * block.attention(norm(h) * (1 + g1) + b1, None)
+    expected = expected + a2 * block.mlp(norm(expected) * (1 + g2) + b2)
+    torch.testing.assert_close(block(h, embedding, None, None), expected)
+
+
+def test_the_norm_rms_leaves_the_mean():
+    torch.manual_seed(0)
+    h = torch.randn(2, 9, 16) + 3
+    norm = DiTBlock(replace(TINY, norm="rms"), tokens=0).norm_mlp
+    torch.testing.assert_close(norm(h), h / h.square().mean(-1, keepdim=True).sqrt())
+    assert list(norm.parameters()) == []
+
+
+# --- patches ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("patch", [1, 2, 4])
+def test_patches_come_back_where_they_were_cut(patch):
+    # With nothing between the first and the last layer, whose weights copy all pixels of a patch.
+    pixels = 3 * patch**2
+    config = DiTConfig(width=4 * pixels, depth=1, heads=1, patch=patch)
+    network = asleep(config, size=8)
+    with torch.no_grad():
+        kernel = torch.eye(4 * pixels, pixels).view(4 * pixels, 3, patch, patch)
+        network.conv_in.weight.copy_(kernel)
+        network.conv_out.weight.copy_(torch.eye(pixels, 4 * pixels)[:, :, None, None])
+    network.norm_out = nn.Identity()
+    x = pictures(8, 12)
+    at = sincos(places(8 // patch, 12 // patch, of=8 // patch), 4 * pixels)[..., :pixels]
+    fixed = nn.functional.fold(at.mT, (8, 12), patch, stride=patch)
+    torch.testing.assert_close(network(x, LABEL), x + fixed)
+
+
+def test_a_picture_that_does_not_fall_into_patches_is_refused_and_not_cut():
+    with pytest.raises(ConfigError) as caught:
+        asleep(TINY)(pictures(16, 18), LABEL)
+    assert str(caught.value) == (
+        "This network cuts pictures into patches of 4 x 4 pixels, and was shown 18 x 16: show it "
+        "multiples of 4."
+    )
+
+
+@pytest.mark.parametrize("positions", ["sincos", "rotary"])
+def test_sizes_other_than_that_it_was_built_for_can_be_shown(positions):
+    network = awake(replace(TINY, positions=positions), size=36)
+    for height, width in ((36, 36), (20, 20), (12, 28)):
+        x = pictures(height, width)
+        assert network(x, LABEL).shape == x.shape
+
+
+# --- positions ----------------------------------------------------------------------------------
+
+
+def test_positions_count_patches_from_the_upper_left_x_first():
+    assert places(2, 2, of=2).tolist() == [[[0, 0], [1, 0], [0, 1], [1, 1]]]
+
+
+def test_a_picture_of_another_size_lies_between_the_same_borders():
+    # Two small patches to one large, around its centre.
+    x = places(8, 8, of=4)[0, :8, 0]
+    torch.testing.assert_close(x.view(4, 2).mean(1), torch.arange(4.0))
+    assert x[1] - x[0] == 0.5
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (8, 24)])
+def test_coordinates_of_whole_pictures_are_their_positions(height, width):
+    told = places_told(whole(height, width)[None], patch=4, of=4)
+    torch.testing.assert_close(told, places(height // 4, width // 4, of=4))
+
+
+def test_coordinates_of_a_part_are_the_positions_of_that_part():
+    part = whole(16, 16)[None, :, 8:, 4:12]
+    torch.testing.assert_close(
+        places_told(part, patch=4, of=4),
+        places(4, 4, of=4).view(1, 4, 4, 2)[:, 2:, 1:3].flatten(1, 2),
+    )
+
+
+def test_fixed_positions_are_those_of_peebles_and_xie():
+    # Sines and cosines of the column, then of the row, at 10000^(-i / (C / 4)).
+    table = sincos(places(4, 4, of=4), 8)
+    frequencies = 10_000.0 ** -(torch.arange(2) / 2)
+    x, y = 3 * frequencies, 2 * frequencies
+    expected = torch.cat([x.sin(), x.cos(), y.sin(), y.cos()])
+    torch.testing.assert_close(table[0, 2 * 4 + 3], expected)
+
+
+@pytest.mark.parametrize("positions", ["sincos", "rotary"])
+def test_coordinates_decide_the_positions_and_are_seen_as_well(positions):
+    network = awake(replace(TINY, positions=positions), coordinates=True)
+    seen = []
+    network.conv_in.register_forward_hook(lambda module, args, patches: seen.append(args[0]))
+    x, part = pictures(8, 8), whole(16, 16)[:, 4:12, 8:].expand(2, -1, -1, -1)
+    network(x, LABEL, Conditions(where=part))
+    assert torch.equal(seen[0][:, 3:], part)
+    with torch.no_grad():
+        network.conv_in.weight[:, 3:] = 0  # blind to them, it has the positions alone
+    there, anywhere = network(x, LABEL, Conditions(where=part)), network(x, LABEL)
+    assert (there - anywhere).abs().mean() > 1e-3
+
+
+def test_without_a_place_of_its_own_a_part_is_a_small_whole_picture():
+    network = awake(TINY, coordinates=True)
+    x = pictures(8, 8)
+    told = Conditions(where=whole(8, 8).expand(2, -1, -1, -1))
+    torch.testing.assert_close(network(x, LABEL), network(x, LABEL, told))
+
+
+def test_rotary_attention_depends_on_relative_positions_alone():
+    torch.manual_seed(0)
+    attention = SelfAttention(16, heads=2, dropout=0.0, qk_norm=False)
+    h, at = torch.randn(2, 12, 16), places(3, 4, of=4)
+    here = attention(h, rotation(at, 8))
+    moved = attention(h, rotation(at + torch.tensor([5.0, -2.5]), 8))
+    torch.testing.assert_close(here, moved, rtol=1e-4, atol=1e-5)
+    stretched = attention(h, rotation(2 * at, 8))
+    assert (here - stretched).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_half_of_the_pairs_turn_with_x_and_half_with_y(axis):
+    x = torch.ones(1, 1, 1, 8)
+    at = torch.zeros(1, 1, 2)
+    at[..., axis] = 1.5
+    turned = rotated(x, rotation(at, 8)).view(2, 2, 2)  # first or second of a pair, axis, frequency
+    angle = 1.5 * 100.0 ** -(torch.arange(2) / 2)
+    expected = torch.ones(2, 2, 2)
+    expected[0, axis], expected[1, axis] = angle.cos() - angle.sin(), angle.cos() + angle.sin()
+    torch.testing.assert_close(turned, expected)
+
+
+def test_learned_positions_begin_small_and_are_for_one_size():
+    network = asleep(OPTIONS["learned"])
+    assert network.positions.shape == (16, 16)
+    assert network.positions.std().item() == pytest.approx(0.02, rel=0.2)
+    for shape in ((8, 8), (16, 20)):
+        with pytest.raises(ConfigError, match="learned positions for 16 x 16 pixels, and was"):
+            network(pictures(*shape), LABEL)
+
+
+@every_option
+def test_a_token_elsewhere_is_another_token(config):
+    # The same pixels in the other order: without positions, the same answer in that order.
+    network, x = awake(config), pictures()
+    assert not torch.allclose(network(x.flip(3), LABEL), network(x, LABEL).flip(3), atol=1e-3)
+    patches = x.unflatten(3, (4, 4)).flip(3).flatten(3)
+    there = network(x, LABEL).unflatten(3, (4, 4)).flip(3).flatten(3)
+    assert not torch.allclose(network(patches, LABEL), there, atol=1e-3)
+
+
+# --- attention ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_attention_is_the_softmax_of_scaled_products(heads):
+    # Vaswani et al. (2017), eq. 1, written out a head at a time.
+    torch.manual_seed(0)
+    attention = SelfAttention(16, heads=heads, dropout=0.0, qk_norm=False)
+    h = torch.randn(2, 9, 16)
+    q, k, v = attention.qkv(h).chunk(3, dim=2)
+    mixed = []
+    for head in range(heads):
+        own = slice(head * 16 // heads, (head + 1) * 16 // heads)
+        weights = (q[..., own] @ k[..., own].mT / (16 / heads) ** 0.5).softmax(-1)
+        mixed.append(weights @ v[..., own])
+    torch.testing.assert_close(attention(h, None), attention.out(torch.cat(mixed, dim=2)))
+
+
+def test_with_qk_norm_the_length_of_queries_and_keys_does_not_matter():
+    torch.manual_seed(0)
+    plain, normed = (SelfAttention(16, heads=2, dropout=0.0, qk_norm=on) for on in (False, True))
+    h = torch.randn(2, 9, 16)
+    for attention, changes in ((plain, True), (normed, False)):
+        before = attention(h, None)
+        with torch.no_grad():
+            attention.qkv.weight[:32] *= 50
+        same = torch.allclose(before, attention(h, None), rtol=1e-3, atol=1e-4)
+        assert same is not changes
+
+
+# --- a text -------------------------------------------------------------------------------------
+
+
+def test_a_network_reads_tokens():
+    network, x = awake(TINY, tokens=5), pictures()
+    tokens = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(2))
+    read = network(x, LABEL, Conditions(tokens=tokens))
+    other = network(x, LABEL, Conditions(tokens=torch.stack([tokens[0], -tokens[1]])))
+    torch.testing.assert_close(read[0], other[0])
+    assert (read[1] - other[1]).abs().mean() > 1e-3
+
+
+def test_the_order_of_tokens_is_that_of_their_encoder_alone():
+    network, x = awake(TINY, tokens=5), pictures()
+    tokens = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(2))
+    backwards = Conditions(tokens=tokens.flip(1))
+    torch.testing.assert_close(
+        network(x, LABEL, Conditions(tokens=tokens)), network(x, LABEL, backwards)
+    )
+
+
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_tokens_of_zeros_say_as_much_as_none(qk_norm):
+    network, x = awake(replace(TINY, qk_norm=qk_norm), tokens=5), pictures()
+    nothing = Conditions(tokens=torch.zeros(2, 3, 5))
+    assert torch.equal(network(x, LABEL), network(x, LABEL, nothing))
+
+
+def test_what_is_read_begins_as_nothing_and_learns():
+    network, tokens = awake(TINY, tokens=5), torch.randn(2, 3, 5)
+    readers = [m for m in network.modules() if isinstance(m, CrossAttention)]
+    assert len(readers) == TINY.depth
+    begun = CrossAttention(16, tokens=5, heads=2, dropout=0.0, qk_norm=False)
+    assert begun(torch.randn(2, 9, 16), tokens).abs().max() == 0
+    network(pictures(), LABEL, Conditions(tokens=tokens)).square().mean().backward()
+    assert all(p.grad.norm() > 1e-6 for reader in readers for p in reader.parameters())
+
+
+# --- classes ------------------------------------------------------------------------------------
+
+
+def test_a_class_is_added_to_the_noise_level():
+    network, x = awake(TINY, classes=3), pictures()
+    said = network(x, LABEL, Conditions(label=torch.tensor([1, 1])))
+    with torch.no_grad():
+        network.embed[2].bias.add_(network.classes.weight[1] - network.classes.weight[3])
+    torch.testing.assert_close(network(x, LABEL), said)
+
+
+# --- memory, precision, processes ---------------------------------------------------------------
+
+
+def test_recomputing_blocks_keeps_less_and_all_least():
+    with torch.device("meta"):
+        network = replace(TINY, depth=4).build(channels=3, size=32)
+        kept = {}
+        for mode in ("none", "blocks", "all"):
+            recompute(network, mode)
+            kept[mode] = activation_bytes(network, (3, 32, 32), batch=2)
+    assert kept["all"] < 0.5 * kept["blocks"] < 0.5 * 0.8 * kept["none"]
+
+
+@every_option
+def test_what_blocks_add_up_stays_in_float32_under_bf16(config):
+    network, met = awake(config), []
+    for block in network.layers:
+        block.register_forward_hook(lambda module, args, h: met.append(h.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network(pictures(), LABEL).dtype is torch.bfloat16
+    assert met == [torch.float32] * TINY.depth
+
+
+def test_each_block_is_a_unit_whose_weights_are_fetched_together():
+    network = asleep(TINY)
+    schedule = VPCosine().build()
+    loss = DenoisingLoss(Uniform().build(schedule))
+    objective = Objective(Denoiser(network, schedule, targets.v), loss)
+    assert units(objective) == [*network.layers, network]
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+@every_option
+def test_it_learns_with(name, config):
+    network, x = asleep(config, classes=2, augmentations=3), pictures()
+    said = Conditions(label=torch.tensor([0, 1]), augmentation=torch.eye(2, 3))
+    named = [(f"denoiser.network.{n}", p) for n, p in network.named_parameters()]
+    optimizer = OPTIMIZERS[name]().build(named, rate=1e-2, betas=(0.9, 0.99), weight_decay=0.0)
+    losses = []
+    for _ in range(30):
+        loss = (network(x, LABEL, said) - x).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_muon_leaves_what_is_no_layer_inside_to_adamw():
+    network = asleep(OPTIONS["learned"], size=64, classes=20, augmentations=20)
+    named = [(f"denoiser.network.{n}", p) for n, p in network.named_parameters()]
+    optimizer = OPTIMIZERS["muon"]().build(named, rate=1e-3, betas=(0.9, 0.99), weight_decay=0.0)
+    names = {id(p): n for n, p in network.named_parameters()}
+    taken = {names[id(p)].split(".")[0] for p in optimizer.param_groups[0]["params"]}
+    assert taken == {"layers", "level_out"}
+
+
+# --- what does not fit --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "size", "words"),
+    [
+        ({"depth": 0}, 16, "network.width = 16, depth = 0, heads = 2 and patch = 4 must all be 1"),
+        ({"patch": 0}, 16, "patch = 0 must all be 1 or more."),
+        ({"heads": 3}, 16, "network.heads = 3 must divide network.width = 16: change heads or"),
+        ({"width": 18}, 16, 'network.width = 18; network.positions = "sincos" needs a multiple of'),
+        ({"heads": 8, "positions": "rotary"}, 16, "gives heads of 2 channels, and network.positio"),
+        ({"mlp_ratio": math.nan}, 16, "network.mlp_ratio = nan; expected a number above 0"),
+        ({"mlp_ratio": math.inf}, 16, "network.mlp_ratio = inf; expected"),
+        ({"mlp_ratio": 0.01}, 16, "network.mlp_ratio = 0.01; expected"),
+        ({"dropout": 1.0}, 16, "network.dropout = 1.0; expected 0 or more, below 1."),
+        ({"dropout": math.nan}, 16, "network.dropout = nan; expected"),
+        ({}, 18, "a multiple of 4, and data.size = 18: try 16, or another patch."),
+        ({}, 1, "try 4, or another patch."),
+    ],
+)
+def test_what_does_not_fit_is_told_with_what_would(changes, size, words):
+    with pytest.raises(ConfigError) as caught:
+        replace(TINY, **changes).build(channels=3, size=size)
+    assert words in str(caught.value)
+
+
+def test_learned_positions_cannot_be_told_where_a_part_lies():
+    with pytest.raises(ConfigError, match="cannot be told where a part of one lies"):
+        asleep(OPTIONS["learned"], coordinates=True)
