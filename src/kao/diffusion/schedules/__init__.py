@@ -18,7 +18,7 @@ the published tables of abar.  Each name in `SCHEDULES` is a configuration, a fr
 whose `build()` makes the curve.
 """
 
-from kao.diffusion.schedules.base import Level, NoiseSchedule, ScheduleConfig
+from kao.diffusion.schedules.base import Level, NoiseSchedule, ScheduleConfig, like
 from kao.diffusion.schedules.continuous import (
     VE,
     Flow,
@@ -28,7 +28,7 @@ from kao.diffusion.schedules.continuous import (
     VPCosineSchedule,
 )
 from kao.diffusion.schedules.discrete import DiscreteSchedule
-from kao.diffusion.schedules.tables import Cosine, Laplace, Linear, ScaledLinear, Sigmoid
+from kao.diffusion.schedules.tables import Betas, Cosine, Laplace, Linear, ScaledLinear, Sigmoid
 
 SCHEDULES: dict[str, type[ScheduleConfig]] = {
     "linear": Linear,
@@ -36,6 +36,7 @@ SCHEDULES: dict[str, type[ScheduleConfig]] = {
     "cosine": Cosine,
     "sigmoid": Sigmoid,
     "laplace": Laplace,
+    "betas": Betas,
     "vp_cosine": VPCosine,
     "ve": VE,
     "flow": Flow,
@@ -44,6 +45,7 @@ SCHEDULES: dict[str, type[ScheduleConfig]] = {
 __all__ = [
     "SCHEDULES",
     "VE",
+    "Betas",
     "Cosine",
     "DiscreteSchedule",
     "Flow",
@@ -58,4 +60,5 @@ __all__ = [
     "VESchedule",
     "VPCosine",
     "VPCosineSchedule",
+    "like",
 ]

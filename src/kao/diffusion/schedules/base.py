@@ -26,15 +26,21 @@ class Level(NamedTuple):
         return (self.alpha / self.sigma) ** 2
 
     def like(self, x: Tensor) -> "Level":
-        """Bring the level to `x`'s device and dtype, shaped to broadcast over `x`, (B, ...).
+        """Bring the level to `x`'s device and dtype, shaped to broadcast over `x`, (B, ...)."""
+        return Level(like(self.alpha, x), like(self.sigma, x))
 
-        The only place in the package where a coefficient changes dtype or rank.
-        """
 
-        def fit(c: Tensor) -> Tensor:
-            return c.to(x).reshape(c.shape + (1,) * (x.ndim - 1) * (c.ndim > 0))
+def like(coefficient: Tensor, x: Tensor) -> Tensor:
+    """Bring a coefficient to `x`'s device and dtype, shaped to broadcast over `x`, (B, ...).
 
-        return Level(fit(self.alpha), fit(self.sigma))
+    The only place in the package where one changes dtype or rank.
+
+    Args:
+        coefficient: Shape () or (B,).
+        x: (B, ...).
+    """
+    rank = (1,) * (x.ndim - 1) * (coefficient.ndim > 0)
+    return coefficient.to(x).reshape(coefficient.shape + rank)
 
 
 class NoiseSchedule(ABC):

@@ -7,7 +7,7 @@ Each configuration writes its paper's formula; `_finished` makes the two changes
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -201,6 +201,44 @@ class Laplace:
         log_snr = self.mean - self.scale * (0.5 - u).sign() * (1 - 2 * (u - 0.5).abs()).log()
         abar = torch.cat([u.new_ones(1), log_snr.sigmoid()])
         return _finished(abar, self.zero_terminal_snr, self.shift)
+
+
+def _ddpm() -> tuple[float, ...]:
+    """The betas of Ho et al. (2020), sec. 4."""
+    return tuple(_ramp(1e-4, 0.02, 1000).tolist())
+
+
+@dataclass(frozen=True)
+class Betas:
+    """A table that is written out, for chains of other people that follow no formula above.
+
+    Attributes:
+        betas: The T variances in time order, at least 2, in (0, 1); the last may be 1, for a chain
+            that ends in pure noise.  The default is the table of `Linear`.
+    """
+
+    betas: tuple[float, ...] = field(default_factory=_ddpm)
+
+    def build(self) -> DiscreteSchedule:
+        """Make the schedule.
+
+        Raises:
+            ConfigError: Fewer than 2 betas, or one out of range, or so small that float64 does not
+                see it.
+        """
+        if len(self.betas) < 2:
+            raise ConfigError(
+                f"schedule.betas has {len(self.betas)} numbers, but a chain needs at least 2 "
+                f"steps: 1000 is customary."
+            )
+        last = len(self.betas) - 1
+        for i, beta in enumerate(self.betas):
+            if not (0 < beta < 1 or (beta == 1 and i == last)):
+                raise ConfigError(
+                    f"schedule.betas[{i}] = {beta}, but a forward-process variance lies between 0 "
+                    f"and 1; only the last may be 1."
+                )
+        return DiscreteSchedule(torch.tensor(self.betas, dtype=torch.float64))
 
 
 def _ramp(first: float, last: float, steps: int, *, power: int = 1) -> Tensor:

@@ -1,0 +1,66 @@
+"""`kao export`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kao.errors import ConfigError, near_miss
+
+_SIGNS = ("model_index.json", "sampling.json", "kao.safetensors")
+"""Files by which a folder is known that an export wrote."""
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
+    to: Annotated[str, typer.Option(help="diffusers, safetensors or onnx.")],
+    out: Annotated[Path, typer.Option(metavar="PATH", help="Write the file or the folder here.")],
+    weights: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="ema (averaged), model (raw), best-score (best while training), or of kao ema: "
+            "best, w0.10.",
+        ),
+    ] = "ema",
+) -> None:
+    """Write a trained network for other programs.
+
+    Example: kao export runs/mine --to diffusers --out mine-diffusers/
+
+    diffusers: a folder that DDIMPipeline and DDPMPipeline load, of a U-Net on a variance-preserving
+    schedule.  safetensors: one file with the weights and the whole configuration, which kao import
+    reads back.  onnx: a folder with the network, held against torch, and a page with a program
+    that draws with it.
+    """
+    from kao.cli.console import say
+    from kao.cli.outputs import Output, check_outputs
+    from kao.exchange.writers import FORMS
+    from kao.runs import Run
+    from kao.runs.exporting import trained
+
+    if to not in FORMS:
+        raise ConfigError(
+            f'--to = "{to}"{near_miss(to, FORMS)}; expected {", ".join(FORMS)}, of which '
+            f"safetensors takes any network."
+        )
+    form = FORMS[to]
+    opened = Run.open(run)
+    check_outputs(Output("--out", out, form.what, form.ending))
+    refuse_foreign(out)
+    for note in form.write(trained(opened, weights=weights), out):
+        say(note)
+    say(f"{form.what} is in {out}")
+
+
+def refuse_foreign(out: Path) -> None:
+    """Raise a ConfigError for a folder with things in it that no export wrote.
+
+    What an export wrote is replaced, with all that lies in it.
+    """
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not any((out / name).is_file() for name in _SIGNS):
+        raise ConfigError(
+            f"{out} holds something that kao did not export: give a new or an empty folder."
+        )

@@ -1,0 +1,77 @@
+"""Opening other people's models: by a name, a folder or a file."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from kao.errors import CheckpointError, ConfigError, near_miss
+from kao.exchange import diffusers_dit, diffusers_unet, lucidrains, openai, own
+from kao.exchange.diffusers_files import class_name
+from kao.exchange.formats import Facts, Format
+from kao.exchange.located import Source, locate
+from kao.exchange.model import Model
+
+FORMATS: Mapping[str, Format] = {
+    "kao": own.FORMAT,
+    "diffusers_unet": diffusers_unet.FORMAT,
+    "diffusers_dit": diffusers_dit.FORMAT,
+    "lucidrains": lucidrains.FORMAT,
+    "openai": openai.FORMAT,
+}
+"""Formats that are read, in the order in which a source is held against them."""
+
+
+def import_model(
+    name: str,
+    *,
+    revision: str | None = None,
+    weights: str = "auto",
+    facts: Facts = MappingProxyType({}),
+) -> Model:
+    """A model that somebody published, in our terms.
+
+    Args:
+        name: A folder, a file (.safetensors, .pt, .pth, .bin), or owner/name on the Hugging Face
+            hub, from where configurations and weights alone are fetched.
+        revision: A branch, a tag or a commit of the hub; None: the newest.
+        weights: Which, where there are several: "auto" takes the averaged ones.
+        facts: What the files leave open, by the names of the format's `facts`.
+
+    Raises:
+        CheckpointError: It cannot be found, fetched or read, is of no format that is known, or is
+            a run of ours.
+        ConfigError: It has an option that no network here has, or a fact that its format does not
+            know.
+        MissingExtraError: It is on the hub, and huggingface_hub is not installed.
+    """
+    source = locate(name, revision=revision, weights=weights)
+    pushed = (source.path / own.FILE).is_file()  # with the run.toml that it was made by
+    if not pushed and (
+        source.table("card.json") is not None or (source.path / "run.toml").is_file()
+    ):
+        raise CheckpointError(
+            f"{name} is a kao run already, or one of its checkpoints: name it as it is, as in "
+            f"`kao sample RUN` or `kao finetune RUN FACES`."
+        )
+    format_ = recognised(source)
+    if strange := [fact for fact in facts if fact not in format_.facts]:
+        known = f"what it leaves open: {', '.join(format_.facts)}" if format_.facts else "nothing"
+        raise ConfigError(
+            f'"{strange[0]}" cannot be said of {name}{near_miss(strange[0], format_.facts)}: it is '
+            f"{format_.says}, of which one can say {known}."
+        )
+    return format_.read(source, facts)
+
+
+def recognised(source: Source) -> Format:
+    """The format of a source.
+
+    Raises:
+        CheckpointError: It is of none that is known.
+    """
+    for format_ in FORMATS.values():
+        if format_.recognises(source):
+            return format_
+    kind = class_name(source) if source.path.is_dir() else None
+    met = "of no format that is read" if kind is None else f"a {kind}, which no network here is"
+    known = "; ".join(format_.says for format_ in FORMATS.values())
+    raise CheckpointError(f"{source.origin} is {met}: expected {known}.")

@@ -1,0 +1,107 @@
+"""A run's network on its way out: with which weights, and without what is this machine's alone."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from kao.config import RunConfig, load_config
+from kao.config.finetuning import FinetuneConfig
+from kao.config.sections import GuidanceConfig
+from kao.data.sources import SOURCES
+from kao.diffusion import Denoiser, grids
+from kao.errors import ConfigError
+from kao.exchange.trained import Trained
+from kao.networks.lora import merged
+from kao.runs.averages import facts_of, known_name
+from kao.runs.run import CONFIG, Run
+
+
+def trained(run: Run, *, weights: str = "ema") -> Trained:
+    """The network of a run as it is given away.
+
+    A network that was made for other levels than its run's, as a fine-tuned one may be, goes as
+    what it was made for; adapters are added to the layers that they are on.
+
+    Args:
+        run: With a whole checkpoint.
+        weights: As for `Run.denoiser`.
+
+    Raises:
+        CheckpointError: There is no whole checkpoint, or it has no such weights.
+        ConfigError: The run's [sampling] does not fit it.
+    """
+    checkpoint, _ = run.checkpoint()
+    denoiser = run.denoiser(checkpoint, weights=weights, device=torch.device("cpu"))
+    config = load_config(checkpoint.config, str(checkpoint.path / CONFIG))
+    sampling = run.config.sampling
+    if sampling.guidance.worse:  # by another run, which does not come along
+        sampling = replace(sampling, guidance=GuidanceConfig())
+    sampling = run.drawing(sampling).sampling
+    config = _native(public(replace(config, sampling=sampling)), denoiser)
+    made = known_name(weights)
+    return Trained(
+        config=config,
+        denoiser=Denoiser(
+            merged(denoiser.network).eval().requires_grad_(False),
+            denoiser.seen,
+            config.target,
+            sigma_data=denoiser.sigma_data,
+            learned_variance=denoiser.learned_variance,
+        ),
+        name=run.path.resolve().name,
+        kind=made or (checkpoint.averages[0] if weights == "ema" else weights),
+        images=facts_of(run.path, made).images if made else checkpoint.images,
+    )
+
+
+def public(config: RunConfig) -> RunConfig:
+    """A configuration without the folders of this machine: of each path its last name is left."""
+    data = replace(config.data, source=public_source(config.data.source))
+    guidance = replace(config.sampling.guidance, worse=_last_name(config.sampling.guidance.worse))
+    perceptual = replace(config.loss.perceptual, network=_last_name(config.loss.perceptual.network))
+    return replace(
+        config,
+        data=data,
+        sampling=replace(config.sampling, guidance=guidance),
+        loss=replace(config.loss, perceptual=perceptual),
+        finetune=replace(config.finetune, base=public_name(config.finetune.base)),
+    )
+
+
+def public_name(name: str) -> str:
+    """A name of the hub as it is; of a path its last name."""
+    relative = not Path(name).is_absolute() and not name.startswith((".", "~"))
+    if relative and name.count("/") == 1 and not Path(name).exists():
+        return name
+    return _last_name(name)
+
+
+def public_source(source: str) -> str:
+    """A source of pictures, as [data] has it, without the folders of this machine."""
+    prefix, colon, rest = source.partition(":")
+    if prefix in SOURCES:
+        return f"{prefix}{colon}{public_name(rest)}"
+    return _last_name(source)
+
+
+def _last_name(path: str) -> str:
+    return Path(path).name
+
+
+def _native(config: RunConfig, denoiser: Denoiser) -> RunConfig:
+    """The configuration with the levels and the target that the network itself was made for."""
+    tuned = config.finetune
+    config = replace(
+        config,
+        finetune=FinetuneConfig(base=tuned.base, sha256=tuned.sha256),
+        schedule=tuned.schedule or config.schedule,
+        target=tuned.target or config.target,
+    )
+    if denoiser.native is None:
+        return config
+    try:
+        config.times(denoiser.seen)
+    except ConfigError:
+        return replace(config, sampling=replace(config.sampling, grid=grids.uniform))
+    return config
