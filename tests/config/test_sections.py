@@ -37,11 +37,6 @@ def test_a_worse_model_without_a_scale_would_do_nothing_and_is_refused():
         GuidanceConfig(worse="runs/small")
 
 
-def test_a_scale_without_a_worse_model_would_do_nothing_and_is_refused():
-    with pytest.raises(ConfigError, match=r"scale = 2\.0 goes away from a worse model, and none"):
-        GuidanceConfig(scale=2.0)
-
-
 def test_guidance_is_kept_whole_where_its_interval_is_open():
     guidance = GuidanceConfig("runs/small", 2.0, (0.5, math.inf), 0.7)
     assert parse(GuidanceConfig, dump(guidance), Origin("x")) == guidance

@@ -27,6 +27,7 @@ from kao.diffusion import (
     sample,
 )
 from kao.errors import ConfigError
+from kao.networks import UNetConfig
 
 OTHER = {
     "knots": (0.0, 0.2, 1.0),
@@ -38,6 +39,7 @@ OTHER = {
     "memory": 3,
     "warmup": 20,
     "sigma_min": 0.05,
+    "betas": tuple(i / 200 for i in range(1, 61)),
 }
 """Values for options whose other value cannot be guessed from the first."""
 
@@ -267,3 +269,49 @@ def test_every_option_of_a_grid_changes_the_pictures(entry, field):
 def test_every_option_of_a_threshold_changes_the_pictures(entry, field):
     before, after = other_value(entry, field)
     assert changes(with_sampling(threshold=before), with_sampling(threshold=after))
+
+
+UNET_OPTIONS = {
+    "width": 12,
+    "levels": (1, 1),
+    "blocks": 2,
+    "attention": (8,),
+    "heads": 2,
+    "head_width": 4,
+    "middle_attention": False,
+    "up_attention": "last",
+    "qk_norm": True,
+    "dropout": 0.5,
+    "groups": 1,
+    "norm_eps": 0.1,
+    "level": "film",
+    "embedding": "adm",
+    "label_scale": 0.5,
+    "resample": "conv_right",
+    "resample_filter": "fir",
+    "skip_scale": 0.5,
+    "input_pyramid": True,
+    "stem": 2,
+}
+"""Another value for each option of the network below."""
+
+UNET_BESIDE = {"resample_filter": {"resample": "residual"}, "up_attention": {"attention": (8,)}}
+
+
+def said_by(network: UNetConfig) -> torch.Tensor:
+    """What a U-Net says in training, its weights moved by the same for all."""
+    torch.manual_seed(0)
+    built = network.build(channels=3, size=16)
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter.add_(0.1 * parameter.numel() ** -0.25)
+    torch.manual_seed(1)
+    return built(torch.randn(2, 3, 16, 16), torch.tensor([10.0, 500.0]))
+
+
+@pytest.mark.parametrize("option", [field.name for field in dataclasses.fields(UNetConfig)])
+def test_every_option_of_the_u_net_changes_what_it_says(option):
+    small = UNetConfig(width=8, levels=(1, 2), blocks=1, attention=(), dropout=0.0)
+    before = dataclasses.replace(small, **UNET_BESIDE.get(option, {}))
+    after = dataclasses.replace(before, **{option: UNET_OPTIONS[option]})
+    assert not same(said_by(before), said_by(after))

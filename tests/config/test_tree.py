@@ -7,9 +7,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kao.config import RunConfig, dump, leaves, load_config
+from kao.config.conditioning import ConditionsConfig
+from kao.config.finetuning import FinetuneConfig
 from kao.config.sections import EMAConfig, EvaluationConfig, GuidanceConfig, component
 from kao.config.tree import Origin, from_overrides, merge, parse
-from kao.diffusion import DDIM, EDM, Ancestral, Cosine, Flow, Heun, Huber, MinSNR, norms, targets
+from kao.diffusion import (
+    DDIM,
+    EDM,
+    Ancestral,
+    Cosine,
+    Flow,
+    Heun,
+    Huber,
+    MinSNR,
+    norms,
+    targets,
+)
 from kao.errors import ConfigError
 from kao.networks import UNetConfig
 from kao.training import Progressive, Trapezoid
@@ -50,6 +63,8 @@ def test_every_registry_of_the_tree_is_found():
         "schedule",
         "target",
         "network",
+        "finetune.schedule",
+        "finetune.target",
         "loss.times",
         "loss.weight",
         "loss.norm",
@@ -139,6 +154,7 @@ AVERAGES = st.builds(
     decay=st.floats(0, 0.999),
     widths=st.lists(st.sampled_from([0.05, 0.1, 0.12]), unique=True).map(tuple),
     snapshots=st.just("auto") | st.integers(0, 10**9),
+    warmup=st.booleans(),
     offload=st.booleans(),
 )
 """A width lies in its range, and is named once."""
@@ -158,10 +174,34 @@ SCORES = st.builds(
 )
 """Spaces have names, and a share of the time leaves some to train in."""
 
+FINETUNE = st.builds(
+    FinetuneConfig,
+    base=st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+    schedule=st.sampled_from([None, Cosine(), Flow()]),
+    target=st.sampled_from([None, targets.eps, EDM()]),
+    new=st.lists(st.sampled_from(["conv_in.weight", "positions"])).map(tuple),
+    train=st.sampled_from(["all", "norms_attention", "lora"]),
+    freeze=st.integers(0, 100),
+    rank=st.integers(1, 100),
+    alpha=st.floats(0, 100),
+    old_rate=st.floats(0.01, 10),
+)
+"""A rank is one or more."""
+
+CLASSES = st.builds(
+    ConditionsConfig,
+    classes=st.just(True),
+    names=st.sampled_from([(), ("cat", "dog"), ("female", "male")]),
+    drop=st.floats(0, 0.99),
+)
+"""Classes have names of their own, and some are told."""
+
 SPECIAL = {
+    ConditionsConfig: CLASSES,
     GuidanceConfig: GUIDANCE,
     EMAConfig: AVERAGES,
     EvaluationConfig: SCORES,
+    FinetuneConfig: FINETUNE,
     Progressive: PROGRESSIVE,
 }
 
@@ -418,6 +458,8 @@ OF_COMPONENTS = [
     ("schedule.steps", "linear", 1, "schedule.steps = 1, but a chain needs"),
     ("target.sigma_data", "edm", -1, "target.sigma_data = -1.0, but the data's"),
     ("network.width", "unet", 7, "network.width = 7; the sinusoidal embedding"),
+    ("finetune.schedule.steps", "linear", 1, "finetune.schedule.steps = 1, but a chain needs"),
+    ("finetune.target.sigma_data", "edm", -1, "finetune.target.sigma_data = -1.0, but the"),
     ("loss.times.bins", "warped", 1, "loss.times.bins = 1, but a density"),
     ("loss.weight.gamma", "min_snr", -1, "loss.weight.gamma = -1.0, but it must"),
     ("loss.norm.delta", "huber", 0, "loss.norm.delta = 0.0, but it must"),

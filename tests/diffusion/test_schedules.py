@@ -40,6 +40,7 @@ OTHER = {
     "mean": 0.5,
     "scale": 0.8,
     "sigma_max": 50.0,
+    "betas": (0.1, 0.2, 0.3),
     "zero_terminal_snr": True,
     "shift": -1.0,
 }

@@ -45,6 +45,14 @@ def test_no_length_in_images_takes_more_than_so_many_times_as_long(images, words
     assert operations <= LONGER
 
 
+@pytest.mark.parametrize("images", [1e5, 1e6, 1e7, 1e9])
+def test_heads_of_a_given_width_fit_every_width_that_is_chosen(images):
+    words = ("network.heads=1", "network.head_width=24", "network.attention=[16,8,4]")
+    config = scaled(recipe(*words), ALL, images=images, given="time")
+    assert config.network.width % 24 == 0
+    config.network.check(config.data.size)
+
+
 def test_a_bound_on_the_width_is_kept():
     config = scaled(recipe(), ALL, images=1e9, given="time", widest=111)
     assert config.network.width == 96

@@ -671,3 +671,12 @@ def test_scores_past_their_share_of_the_time_are_left_out_but_for_the_last(asked
     assert [line[:60] for line in session.notices.take()] == [
         "Scores have had their 1e-07 % of the time (evaluation.share)"
     ]
+
+
+def test_weights_that_draw_copies_are_never_the_best(asked, monkeypatch):
+    """A distance to training pictures would take them for that."""
+    monkeypatch.setattr("kao.runs.scoring.COPIED", -1.0)  # so every score is one of copies
+    ask = asked()
+    go(ask)
+    assert [event["best"] for event in told(ask.run, "evaluation")] == [False, False]
+    assert not place(ask.run, BEST_SCORE).exists()

@@ -29,7 +29,11 @@ WAYS = {
     "pieces": ("training.micro_batch=2",),
     "uneven": ("training.batch=5",),
     "fsdp": ("training.parallel=fsdp", "training.micro_batch=2"),
+    "told": ("conditions.classes=true", "training.parallel=fsdp"),
 }
+ALONE = {"uneven": "one uneven", "told": "one told"}
+"""What one process does in the same way; "one" for the others."""
+
 STEPS, MORE = 4, 6
 
 
@@ -141,6 +145,7 @@ def folder(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("several")
     train(folder / "one", tiny)
     train(folder / "one uneven", tiny, "training.batch=5")
+    train(folder / "one told", tiny, "conditions.classes=true")
     shutil.copytree(folder / "one", folder / "one on two")
     shutil.copytree(folder / "one", folder / "further")
     train(folder / "further", tiny, steps=MORE)
@@ -187,12 +192,12 @@ def assert_same_curve(path, wanted):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_loss_curve_is_that_of_one_process(told, folder, way):
-    assert_same_curve(folder / way, folder / ("one uneven" if way == "uneven" else "one"))
+    assert_same_curve(folder / way, folder / ALONE.get(way, "one"))
 
 
-@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+@pytest.mark.parametrize("way", ["ddp", "fsdp", "told"])
 def test_sample_grids_are_those_of_one_process(told, folder, way):
-    assert grids(folder / way) == grids(folder / "one")
+    assert grids(folder / way) == grids(folder / ALONE.get(way, "one"))
 
 
 @pytest.mark.parametrize("way", ["ddp", "fsdp", "one"])

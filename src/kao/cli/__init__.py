@@ -16,8 +16,12 @@ from kao.cli.demo import demo
 from kao.cli.edit import edit_app
 from kao.cli.ema import ema
 from kao.cli.evaluate import evaluate
+from kao.cli.export import export
+from kao.cli.finetune import finetune
+from kao.cli.import_ import import_
 from kao.cli.mistyped import in_words
 from kao.cli.prepare import prepare
+from kao.cli.push import push
 from kao.cli.report import report
 from kao.cli.sample import sample
 from kao.cli.show import show
@@ -30,7 +34,7 @@ TRACEBACK = "--traceback"
 INTERRUPTED = 130
 """Exit code after Ctrl-C where there was nothing to save, as shells have it."""
 
-SHARED = ("train", "sample", "evaluate")
+SHARED = ("train", "finetune", "sample", "evaluate")
 """Commands that several processes share; of any other each would do all and write over the rest."""
 
 app = typer.Typer(
@@ -40,8 +44,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, prepare, train, sample, evaluate, compare, show, report, ema, bench):
+for command in (
+    demo,
+    prepare,
+    train,
+    finetune,
+    sample,
+    evaluate,
+    compare,
+    show,
+    report,
+    ema,
+    bench,
+):
     app.command()(command)
+app.command("import")(import_)
+app.command()(export)
+app.command()(push)
 app.command("tune-sampler")(tune_sampler)
 app.add_typer(edit_app, name="edit")
 

@@ -60,6 +60,7 @@ def bench(
     from kao.data.sources import open_source
     from kao.files import write_text
     from kao.machine import describe, device, keep_freed_memory
+    from kao.runs.classes import with_classes_of
     from kao.runs.speed import Effort, climb
 
     if not 0 < seconds < math.inf:
@@ -69,6 +70,7 @@ def bench(
     data = subject.config.data
     source = open_source(data.source, size=data.size, classes=data.classes)
     prepared = prepare(source, size=data.size, crop=data.crop)
+    config = with_classes_of(subject.config, prepared)
     effort = Effort(rounds=rounds, steps=steps or 0, seconds=seconds)
     machine, on = describe(), device()
     if on.type == "cpu":
@@ -77,7 +79,7 @@ def bench(
     outcomes: list[Outcome] = []
     if not as_json:
         print(_HEAD)
-    for outcome in climb(subject.config, prepared, on, effort=effort, everything=everything):
+    for outcome in climb(config, prepared, on, effort=effort, everything=everything):
         outcomes.append(outcome)
         if not as_json:
             print(_row(outcome), flush=True)
@@ -136,6 +138,8 @@ def _subject(words: list[str], out: Path) -> Subject:
         del base["hooks"]
         for key in ("source", "fingerprint", "held_out"):
             del base["data"][key]
+        for key in ("names", "counts"):
+            del base["conditions"][key]
     else:
         config = Request.of(name, overrides).over(dump(RunConfig()))
         # A file that is extended is looked for beside the one that extends it.

@@ -35,6 +35,16 @@ def sample(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Picture i of a seed is always the same.")] = 0,
+    class_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class",
+            metavar="NAME",
+            help="Draw this class; may be given again, for classes in turn.  Default: all, in "
+            "the shares of the pictures that were learned from.",
+            show_default=False,
+        ),
+    ] = None,
     weights: Annotated[
         str,
         typer.Option(
@@ -57,6 +67,10 @@ def sample(
 
     Example: kao sample runs/mine --n 64 --seed 0 --steps 50 --out drawn/ --grid drawn.png
 
+    A run that was trained with conditions.classes=true draws the class that is asked for.
+
+    Example: kao sample runs/mine --class cat --class dog sampling.guidance.scale=2
+
     Without --out, --grid or --npz a grid goes into RUN/pictures/.  Started by torchrun, the
     processes share the work, and the files are the same.
     """
@@ -70,6 +84,7 @@ def sample(
     from kao.runs import Run, draw
     from kao.runs.averages import known_name
     from kao.runs.budgets import load_budget, outdated
+    from kao.runs.classes import labels_of
     from kao.runs.run import PICTURES
     from kao.visualisation import grid as lay_out
     from kao.visualisation import save_picture, save_pictures
@@ -98,6 +113,7 @@ def sample(
             say(note)
     else:
         config = sampling_changed(opened, overrides or [], sampler=sampler, steps=steps)
+    labels_of(config.conditions, (), classes=class_ or ())  # refuses others before weights load
     processes = join(device())
     denoiser = load_denoiser(opened, weights=weights)
 
@@ -107,7 +123,13 @@ def sample(
         task = progress.add_task("drawing", total=n, figures="")
         indices = range(n)
         for pictures in draw(
-            denoiser, config, indices=indices, seed=seed, batch=batch, processes=processes
+            denoiser,
+            config,
+            indices=indices,
+            classes=class_ or (),
+            seed=seed,
+            batch=batch,
+            processes=processes,
         ):
             if out is not None:  # packing PNGs takes its time, so each process does its share
                 mine = processes.rows(len(pictures))

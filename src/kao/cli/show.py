@@ -146,6 +146,7 @@ def drawings(
     from kao.reports.neighbours import neighbours_sheet
     from kao.reports.schedules import schedule_plot
     from kao.reports.times import times_plot
+    from kao.runs.classes import labels_of
     from kao.runs.pictures import some_real
     from kao.runs.run import draw, guided
     from kao.visualisation import save_picture
@@ -164,10 +165,11 @@ def drawings(
     def drawing() -> RunConfig:
         return run.drawing()
 
-    def path() -> tuple[Denoise, Sampler, Tensor]:
-        """What a trajectory follows."""
+    def path(pictures: int = n) -> tuple[Denoise, Sampler, Tensor]:
+        """What the trajectories of so many pictures follow."""
         model, how = denoiser(), drawing()
-        return guided(model, how), how.sampling.sampler, how.times(model.schedule)
+        denoise = guided(model, how, labels=labels_of(how.conditions, range(pictures)))
+        return denoise, how.sampling.sampler, how.times(model.schedule)
 
     def on() -> torch.device:
         return next(denoiser().parameters()).device
@@ -178,7 +180,8 @@ def drawings(
         return save_picture(strip, files["forward"])
 
     def reverse() -> Path:
-        strip = figures.reverse_strip(*path(), size=size, seeds=seeds[:4], device=on())
+        few = seeds[:4]
+        strip = figures.reverse_strip(*path(len(few)), size=size, seeds=few, device=on())
         return save_picture(strip, files["reverse"])
 
     def process() -> Path:
@@ -205,7 +208,8 @@ def drawings(
         return save_picture(times_plot(config.schedule.build(), knots), files["times"])
 
     def trajectory() -> Path:
-        walked = paths.walk(*path(), size=size, seeds=seeds[:_COLUMNS], device=on())
+        few = seeds[:_COLUMNS]
+        walked = paths.walk(*path(len(few)), size=size, seeds=few, device=on())
         return save_picture(paths.trajectory_plot(walked), files["trajectory"])
 
     def near() -> Path:

@@ -58,7 +58,6 @@ def train(
     finishes the step, saves and exits 0.  SIGTERM, SIGUSR1 and SIGHUP do the same and exit 75
     (start me again).  A second signal ends at once.
     """
-    from kao.machine import device
     from kao.runs import Ask
 
     source, recipe, overrides = split_words(words or [])
@@ -67,12 +66,24 @@ def train(
         flags["data"] = {"size": size}
     if stop is not None:
         flags["evaluation"] = {"stop": stop}
-    if (length := _length(minutes, images, steps)) is not None:
+    if (length := chosen_length(minutes, images, steps)) is not None:
         flags["length"] = length
     path = run or Path("runs") / default_name(source or "run")
     ask = Ask(
         run=path, source=source, recipe=recipe, overrides=overrides, flags=flags, branch=branch
     )
+    start(ask, dry_run=dry_run)
+
+
+def start(ask: "Ask", *, dry_run: bool) -> None:
+    """Train, or print what would be trained.
+
+    Raises:
+        KaoError: As `train_loop`.
+        typer.Exit: As `train_loop`.
+    """
+    from kao.machine import device
+
     if dry_run:
         _dry_run(ask)
         return
@@ -114,7 +125,12 @@ def default_name(source: str) -> str:
     return (f"{path.parent.stem}-{path.name}" if split else path.stem) or "run"
 
 
-def _length(minutes: float | None, images: str | None, steps: int | None) -> str | None:
+def chosen_length(minutes: float | None, images: str | None, steps: int | None) -> str | None:
+    """The length that one of three flags sets; None where none is given.
+
+    Raises:
+        ConfigError: More than one is given.
+    """
     given = {
         "minutes": None if minutes is None else f"{minutes:g} minutes",
         "images": None if images is None else f"{images} images",

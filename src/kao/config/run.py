@@ -8,6 +8,8 @@ from typing import Protocol
 import tomli_w
 import torch
 
+from kao.config.conditioning import ConditionsConfig
+from kao.config.finetuning import FinetuneConfig
 from kao.config.sections import (
     DataConfig,
     EMAConfig,
@@ -44,10 +46,13 @@ from kao.diffusion.denoiser import determinant
 from kao.errors import ConfigError
 from kao.machine import allow_tf32, check_precision
 from kao.networks import NETWORKS, Takes, UNetConfig
+from kao.networks.lora import adapt, begin, is_adapter
 from kao.networks.recompute import recompute
+from kao.networks.selecting import choose
 from kao.processes import ALONE, Processes
 from kao.seeds import mixed_seed
 from kao.training import (
+    Classes,
     Gradients,
     Hook,
     Length,
@@ -55,6 +60,7 @@ from kao.training import (
     OptimizerConfig,
     Trainer,
     check_spread,
+    scale_rate,
     spread,
 )
 from kao.training.optimizers import AdamW8bit
@@ -105,9 +111,11 @@ class RunConfig:
 
     seed: int = 0
     data: DataConfig = DataConfig()
+    conditions: ConditionsConfig = ConditionsConfig()
     schedule: ScheduleConfig = component(SCHEDULES, VPCosine())
     target: Target = component(TARGETS, targets.v)
     network: NetworkConfig = component(NETWORKS, UNetConfig())
+    finetune: FinetuneConfig = FinetuneConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     ema: EMAConfig = EMAConfig()
@@ -129,6 +137,11 @@ class RunConfig:
         if self.data.size < MIN_SIZE:
             raise ConfigError(f"data.size = {self.data.size}; expected {MIN_SIZE} pixels or more.")
         self.data.augment.check(self.data.size)
+        if self.conditions.names and not self.conditions.classes:
+            raise ConfigError(
+                "conditions.names is filled in when a run starts, and conditions.classes = false "
+                "tells no class: set conditions.classes = true, and leave names out."
+            )
         self.optimizer.check()
         if isinstance(self.optimizer.method, AdamW8bit) and self.training.parallel == "fsdp":
             raise ConfigError(
@@ -154,6 +167,7 @@ class RunConfig:
         if self.training.curriculum is not None:
             self.training.curriculum.check(self.data.size, multiple=self.network.multiple)
         denoiser = self.build_denoiser("meta")
+        self._choose(denoiser)
         _refuse_loud_inputs(denoiser)
         loss = self.loss.build(denoiser.schedule, seed=self.seed)
         _refuse_bursting_weights(denoiser, self.loss.weight)
@@ -177,6 +191,7 @@ class RunConfig:
 
         Raises:
             ConfigError: Network, size, schedule and target do not fit together.
+            MissingExtraError: finetune.train = "lora", and peft is not installed.
         """
         curriculum = self.training.curriculum
         with torch.random.fork_rng(devices=[]), torch.device(device):
@@ -188,21 +203,57 @@ class RunConfig:
                 takes=Takes(
                     coordinates=curriculum is not None and curriculum.coordinates,
                     augmentations=self.data.augment.labels,
+                    classes=len(self.conditions.names),
                 ),
             )
+            if self.finetune.train == "lora":
+                adapt(network, rank=self.finetune.rank, alpha=self.finetune.scale)
+        schedule = self.schedule.build()
+        native = self.finetune.native(schedule, self.target)
         return Denoiser(
             network,
-            self.schedule.build(),
+            schedule,
             self.target,
-            sigma_data=self._sigma_data(),
+            sigma_data=self._sigma_data(self.target if native is None else native.target),
             learned_variance=self.loss.bound > 0,
+            native=native,
         )
 
-    def _sigma_data(self) -> float | None:
-        """What the network's input is scaled for; None where it is left alone."""
-        if isinstance(self.target, EDM):
-            return self.target.sigma_data
+    def _sigma_data(self, target: Target) -> float | None:
+        """What the input of a network that says `target` is scaled for; None: it is left alone."""
+        if isinstance(target, EDM):
+            return target.sigma_data
         return _SIGMA_DATA if self.input_scaling else None
+
+    def _choose(self, denoiser: Denoiser) -> None:
+        """Let no more of a fine-tuned network learn than [finetune] says."""
+        tuned = self.finetune
+        if tuned.base:
+            choose(denoiser.network, tuned.train, freeze=tuned.freeze, new=tuned.new)
+
+    def build_optimizer(self, objective: Objective) -> torch.optim.Optimizer:
+        """The optimiser over what learns; slower for what the base had, if [finetune] says so.
+
+        Args:
+            objective: Denoiser and loss; parameters that need no gradient are passed over.
+
+        Raises:
+            ConfigError: The method does not fit the parameters.
+            MissingExtraError: The method's package is not installed.
+        """
+        learning = [(n, p) for n, p in objective.named_parameters() if p.requires_grad]
+        optimizer = self.optimizer.build(learning)
+        if self.finetune.old_rate != 1:
+            prefix = "denoiser.network."
+            old = [
+                parameter
+                for name, parameter in learning
+                if name.startswith(prefix)
+                and name.removeprefix(prefix) not in self.finetune.new
+                and not is_adapter(name)
+            ]
+            scale_rate(optimizer, old, self.finetune.old_rate)
+        return optimizer
 
     def times(self, schedule: NoiseSchedule) -> torch.Tensor:
         """The grid of times that [sampling] asks for.
@@ -237,6 +288,7 @@ class RunConfig:
         processes: Processes = ALONE,
         kept: Kept | None = None,
         reserve: Mapping[str, float] = MappingProxyType({}),
+        weights: Mapping[str, torch.Tensor] | None = None,
     ) -> Trainer:
         """The trainer, at the start of the run.
 
@@ -247,6 +299,8 @@ class RunConfig:
             processes: Which of several processes that train together this is.
             kept: Where the pictures will lie, for who has asked `place` already; None: asked here.
             reserve: Seconds that a call of a hook is expected to take, by its name: see `Trainer`.
+            weights: That the denoiser begins with, by the names of its state dict without adapters;
+                None: those that the seed draws.
 
         Raises:
             ConfigError: Something does not fit together, or not this device.
@@ -255,6 +309,9 @@ class RunConfig:
         training = self.training
         if training.precision == "auto":
             raise ConfigError("training.precision = 'auto' must be resolved before a run is built.")
+        told = self.conditions
+        if told.classes and not told.names:
+            raise ConfigError("conditions.names must be filled in before a run is built.")
         check_precision(training.precision, device)
         check_spread(
             training.parallel, processes, batch=training.batch, precision=training.precision
@@ -263,7 +320,11 @@ class RunConfig:
         if device.type == "cuda":
             allow_tf32(training.tf32)
 
-        denoiser = self.build_denoiser().to(device)
+        denoiser = self.build_denoiser()
+        if weights is not None:
+            begin(denoiser, weights)
+        denoiser.to(device)
+        self._choose(denoiser)
         loss = self.loss.build(denoiser.schedule, seed=self.seed).to(device)
         recompute(denoiser.network, training.gradient_checkpointing)
         if training.channels_last:
@@ -273,7 +334,7 @@ class RunConfig:
         objective = Objective(denoiser, loss)
         # Sharding replaces parameters, so it comes before whatever holds them.
         module = spread(objective, training.parallel, processes, device)
-        optimizer = self.optimizer.build(objective.named_parameters())
+        optimizer = self.build_optimizer(objective)
         scaler = torch.amp.GradScaler(device.type) if training.precision == "fp16" else None
         gradients = Gradients(
             objective,
@@ -285,6 +346,7 @@ class RunConfig:
             micro_batch=0 if training.micro_batch == "auto" else training.micro_batch,
             channels_last=training.channels_last,
             curriculum=training.curriculum,
+            classes=Classes(len(told.names), told.drop) if told.classes else None,
             processes=processes,
         )
         return Trainer(
@@ -323,7 +385,7 @@ class RunConfig:
 
 def _refuse_loud_inputs(denoiser: Denoiser) -> None:
     """Raise a ConfigError where a network would see inputs of any size, unscaled."""
-    schedule = denoiser.schedule
+    schedule = denoiser.seen
     end = schedule(torch.tensor(float(schedule.t_max), dtype=torch.float64))
     if denoiser.sigma_data is None and end.sigma > _LOUDEST:
         raise ConfigError(

@@ -41,6 +41,7 @@ from kao.training import (
     Curriculum,
     average_name,
     check_width,
+    fixed_decay,
     power_decay,
     warmed_decay,
 )
@@ -168,7 +169,9 @@ class EMAConfig:
     """[ema]: running averages of the weights; pictures are drawn with the first.
 
     Attributes:
-        decay: Weight kept at each step, below 1; smaller in the first steps.
+        decay: Weight kept at each step, below 1.
+        warmup: Keep less in the first steps, min(decay, (1 + k) / (10 + k)) after k of them, so
+            that what a run began with is soon forgotten, however short it is.
         widths: Of averages with a power profile, tracked beside it: standard deviation of the
             profile as a share of the run (sigma_rel of Karras et al. 2024a), 0.001 .. 0.2887.
         snapshots: Images between snapshots of those averages, from which `kao ema` reconstructs
@@ -181,6 +184,7 @@ class EMAConfig:
     """
 
     decay: float = 0.999
+    warmup: bool = True
     widths: tuple[float, ...] = ()
     snapshots: int | Literal["auto"] = 0
     offload: bool = False
@@ -204,7 +208,8 @@ class EMAConfig:
 
     def build(self, model: nn.Module) -> dict[str, EMA]:
         """The averages by name, the one with the fixed decay first."""
-        rules = {f"ema-{self.decay:g}": warmed_decay(self.decay)}
+        fixed = warmed_decay(self.decay) if self.warmup else fixed_decay(self.decay)
+        rules = {f"ema-{self.decay:g}": fixed}
         rules |= {average_name(width): power_decay(width) for width in self.tracked}
         return {name: EMA(model, rule, offload=self.offload) for name, rule in rules.items()}
 
@@ -256,18 +261,21 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class GuidanceConfig:
-    """[sampling.guidance]: steps away from what a worse model says (Karras et al. 2024b).
+    """[sampling.guidance]: steps away from what another model says, or the same one less informed.
+
+    With `worse` that is a worse model (Karras et al. 2024b); without, and with classes, the same
+    model that is not told the class (Ho & Salimans 2022).
 
     Attributes:
         worse: A run directory, or one of its checkpoints: a smaller or less trained model of the
-            same pictures.  Empty: no guidance.
-        scale: 1 follows the model alone; more goes away from the worse one.
+            same pictures.  Empty: none, which guides where conditions.classes = true alone.
+        scale: 1 follows the model alone; more goes away from the other.
         interval: Noise-to-signal ratios sigma / alpha between which it acts.
         rescale: Share, 0..1, of the contrast that guidance added to be taken back.
 
     Raises:
-        ConfigError: A value is out of range, or only one of worse and scale is set: neither does
-            anything alone.
+        ConfigError: A value is out of range, or a worse model is named at scale 1.  Whether a
+            scale alone does anything, `runs.run.check_drawing` knows.
     """
 
     worse: str = ""
@@ -298,11 +306,6 @@ class GuidanceConfig:
                 f'sampling.guidance.worse = "{self.worse}" does nothing at scale = 1: set '
                 f"sampling.guidance.scale, of which 2 is customary, or leave worse out."
             )
-        if self.scale != 1 and not self.worse:
-            raise ConfigError(
-                f"sampling.guidance.scale = {self.scale} goes away from a worse model, and none "
-                f"is named: set sampling.guidance.worse to a run, or leave scale out."
-            )
 
 
 @dataclass(frozen=True)
@@ -314,7 +317,7 @@ class SamplingConfig:
         grid: Where on it.
         steps: In how many steps.
         threshold: What is done to predicted pictures beyond what pixels can show, at each step.
-        guidance: By a worse model.
+        guidance: By a worse model, or by classes.
     """
 
     sampler: Sampler = component(SAMPLERS, DDIM())

@@ -51,6 +51,9 @@ from kao.diffusion.losses import (
     Drawn,
     Losses,
 )
+from kao.diffusion.native import (
+    Native,
+)
 from kao.diffusion.noise import (
     Noise,
     SeededNoise,
@@ -86,6 +89,7 @@ from kao.diffusion.samplers import (
 from kao.diffusion.schedules import (
     SCHEDULES,
     VE,
+    Betas,
     Cosine,
     DiscreteSchedule,
     Flow,
@@ -147,6 +151,7 @@ __all__ = [
     "Cosine",
     "Sigmoid",
     "Laplace",
+    "Betas",
     "VPCosine",
     "VE",
     "Flow",
@@ -159,6 +164,7 @@ __all__ = [
     # denoisers
     "Denoise",
     "Denoiser",
+    "Native",
     "Prediction",
     "solve",
     # guidance and thresholds

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from kao.diffusion.schedules import Level, NoiseSchedule
+from kao.diffusion.native import Native
+from kao.diffusion.schedules import Level, NoiseSchedule, like
 from kao.diffusion.targets import Target
 from kao.errors import ConfigError
 
@@ -89,10 +90,14 @@ class Denoiser(nn.Module):
         label: What the network is told about the time.  None: the schedule's own `label`.
         learned_variance: The second C channels of y are 2 variance - 1, with the variance of
             `Prediction` (Nichol & Dhariwal 2021, sec. 3.1); they are not clamped.
+        native: What the network was trained with, if that is not `schedule` and `target`.  It is
+            asked at its own level of the same signal-to-noise ratio, with its own label and, with
+            `sigma_data`, its own scale; what it says is expressed in `target`, exactly.
 
     Raises:
         ConfigError: Where the schedule ends, x_0 cannot be told from (x, y): the eps target on
-            a schedule that ends in pure noise.  Or sigma_data is not a positive number.
+            a schedule that ends in pure noise.  Or sigma_data is not a positive number, or a
+            label is given with `native`, which has its own.
     """
 
     def __init__(
@@ -104,9 +109,17 @@ class Denoiser(nn.Module):
         sigma_data: float | None = None,
         label: Callable[[Tensor], Tensor] | None = None,
         learned_variance: bool = False,
+        native: Native | None = None,
     ):
         super().__init__()
         _refuse_singular(schedule, target)
+        if native is not None:
+            _refuse_singular(native.schedule, native.target)
+            if label is not None:
+                raise ConfigError(
+                    "A label was given for a network that is asked at its own levels and told of "
+                    "them as it was trained: leave out label, or native."
+                )
         if sigma_data is not None and not 0 < sigma_data < math.inf:
             raise ConfigError(
                 f"sigma_data = {sigma_data}, but the data's standard deviation is a positive "
@@ -115,9 +128,15 @@ class Denoiser(nn.Module):
         self.network, self.schedule, self.target = network, schedule, target
         self.sigma_data, self.learned_variance = sigma_data, learned_variance
         self.label = schedule.label if label is None else label
+        self.native = native
+
+    @property
+    def seen(self) -> NoiseSchedule:
+        """The levels at which the network is asked: its own, where it was made for others."""
+        return self.schedule if self.native is None else self.native.schedule
 
     def output(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        """The network's raw output y.
+        """What the network says, y, in the units of the target.
 
         Args:
             x: Noisy images, (B, C, H, W).
@@ -131,12 +150,22 @@ class Denoiser(nn.Module):
         Raises:
             ConfigError: The network returns another number of channels.
         """
-        label = self.label(t).to(x.device, torch.float32).expand(len(x))
+        if self.native is None:
+            return self._asked(x, self.schedule(t), self.label(t), condition)
+        asked = self.native.question(self.schedule(t), self.target)
+        shown = like(asked.scale, x) * x
+        output = self._asked(shown, asked.level, asked.label, condition)
+        said, *variance = torch.tensor_split(output, [x.shape[1]], dim=1)
+        y = like(asked.of_x, x) * shown + like(asked.of_y, x) * said
+        return torch.cat([y, *variance], dim=1)  # of no channels where none is learned
+
+    def _asked(self, x: Tensor, level: Level, label: Tensor, condition: Any) -> Tensor:
+        """The network's own words on images at a level of its own."""
         scaled = x
         if self.sigma_data is not None:
-            alpha, sigma = self.schedule(t).like(x)
+            alpha, sigma = level.like(x)
             scaled = x / (alpha**2 * self.sigma_data**2 + sigma**2).sqrt()
-        y = self.network(scaled, label, condition)
+        y = self.network(scaled, label.to(x.device, torch.float32).expand(len(x)), condition)
         channels = (2 if self.learned_variance else 1) * x.shape[1]
         if y.shape[1] != channels:
             means = "learned" if self.learned_variance else "fixed"

@@ -1,7 +1,8 @@
 """Runs: their directory, how they start and go on, what they draw."""
 
 from kao.runs.ask import Ask
-from kao.runs.library import sample, train
+from kao.runs.importing import import_run
+from kao.runs.library import finetune, sample, train
 from kao.runs.planning import Plan, configure, plan
 from kao.runs.run import Run, draw, guided, with_sampling
 from kao.runs.start import Session, ending, finish, open_session
@@ -14,8 +15,10 @@ __all__ = [
     "configure",
     "draw",
     "ending",
+    "finetune",
     "finish",
     "guided",
+    "import_run",
     "open_session",
     "plan",
     "sample",

@@ -19,6 +19,8 @@ class Ask:
         flags: A table made of command-line flags.
         branch: Directory of a new run that begins with what `run` has learned, and leaves it
             alone; None goes on with `run` itself.
+        base: A model whose weights a new run begins with, as `bases.open_base` takes it; None
+            begins with noise.
     """
 
     run: Path
@@ -27,6 +29,7 @@ class Ask:
     overrides: Sequence[str] = ()
     flags: Table = field(default_factory=dict)
     branch: Path | None = None
+    base: str | None = None
 
     @property
     def home(self) -> Path:

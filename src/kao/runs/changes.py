@@ -38,8 +38,18 @@ by its path alone.  Rate and precision are the ways out of a loss that is no lon
 interval `ema.snapshots` may change, too, but not whether there are any.
 """
 
-PICTURES = ("data.size", "data.crop", "data.classes", "data.fingerprint", "data.held_out")
-"""Keys that say which pictures are learned, and which are held out: a branch keeps them, too."""
+PICTURES = (
+    "data.size",
+    "data.crop",
+    "data.classes",
+    "data.fingerprint",
+    "data.held_out",
+    "conditions.classes",
+    "conditions.names",
+    "conditions.counts",
+)
+"""Keys that say which pictures are learned and of which classes, and which are held out: a branch
+keeps them, too."""
 
 _RESOLVED = ("training.precision", "data.held_out")
 """Keys whose "auto" became a value when the run began, which stays."""

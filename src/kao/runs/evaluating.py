@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from kao.config import RunConfig
-from kao.config.sections import GuidanceConfig
 from kao.data.pictures import Crop
 from kao.data.split import held_out_count, split
 from kao.errors import CheckpointError, DataError
@@ -32,6 +31,8 @@ from kao.metrics import Reference, load_reference
 from kao.processes import Processes
 from kao.runs.averages import BEST, BEST_SCORE, facts_of, known_name
 from kao.runs.budgets import described
+from kao.runs.classes import labels_of
+from kao.runs.guiding import guides
 from kao.runs.pictures import learned_from
 from kao.runs.run import Run, draw
 
@@ -92,19 +93,20 @@ def drawing_of(config: RunConfig, *, images: int, weights: str) -> Drawing:
         images=images,
         sampler=how.removesuffix(f", {sampling.steps} steps"),
         steps=sampling.steps,
-        guidance=_in_words(sampling.guidance),
+        guidance=_in_words(config),
         ema=weights,
         precision="fp32",  # drawing uses no autocast
     )
 
 
-def _in_words(guidance: GuidanceConfig) -> str:
-    if not guidance.worse:
+def _in_words(config: RunConfig) -> str:
+    if not guides(config):
         return "none"
+    guidance = config.sampling.guidance
     low, high = guidance.interval
     return (
-        f"by {guidance.worse}, scale {guidance.scale:g}, at sigma / alpha {low:g}..{high:g}, "
-        f"rescale {guidance.rescale:g}"
+        f"by {guidance.worse or 'classes'}, scale {guidance.scale:g}, at sigma / alpha "
+        f"{low:g}..{high:g}, rescale {guidance.rescale:g}"
     )
 
 
@@ -210,7 +212,13 @@ def subject_of_run(
         ):
             parts.append(images)
             progress(sum(map(len, parts)), protocol.n)
-        return PictureSet.of(str(run.path), torch.cat(parts), notes=notes)
+        return PictureSet.of(
+            str(run.path),
+            torch.cat(parts),
+            labels=labels_of(config.conditions, range(protocol.n)),
+            classes=config.conditions.names,
+            notes=notes,
+        )
 
     drawing = drawing_of(
         config,

@@ -16,6 +16,7 @@ from torch import Tensor
 from kao.data.keeping import Pictures
 from kao.data.split import split
 from kao.diffusion import DiscreteSchedule, Drawn, NoiseSchedule
+from kao.networks import Conditions
 from kao.pixels import to_float
 from kao.processes import Processes
 from kao.runs.weights import lent
@@ -159,7 +160,8 @@ class HeldOut:
     """Losses on held-out and on training pictures, with averaged and with raw weights.
 
     Each pair is a picture of the set with its time and noise; the two sets share times and noise.
-    No picture is augmented, no dropout is on, and nothing of the run is drawn from or changed.
+    No picture is augmented, no dropout is on, and nothing of the run is drawn from or changed.  A
+    network that is told classes is told that of every picture.
 
     Args:
         pictures: The whole set.
@@ -173,14 +175,15 @@ class HeldOut:
         self.count = affordable_pairs(every)
         train, held = split(len(pictures), held_out)
         self._pictures = min(len(held), len(train), self.count)
-        chosen = [self._some(pictures, indices) for indices in (held, train)]
-        self._images = torch.stack(chosen, dim=1)
+        chosen = [self._some(indices) for indices in (held, train)]
+        self._images = torch.stack([pictures.take(some).cpu() for some in chosen], dim=1)
+        labels = pictures.labels
+        self._labels = None if labels is None else torch.from_numpy(labels)[torch.stack(chosen, 1)]
 
-    def _some(self, pictures: Pictures, indices: Tensor) -> Tensor:
-        """A few of the pictures that indices name, uint8, (n, 3, S, S), the same in every run."""
+    def _some(self, indices: Tensor) -> Tensor:
+        """A few of the indices, (n,): of the same pictures in every run."""
         generator = torch.Generator().manual_seed(mixed_seed(_PICTURES, len(indices)))
-        order = torch.randperm(len(indices), generator=generator)[: self._pictures]
-        return pictures.take(indices[order]).cpu()
+        return indices[torch.randperm(len(indices), generator=generator)[: self._pictures]]
 
     def __call__(self, trainer: Trainer) -> None:
         """Take the losses and tell the tracker; nothing on the way out of a stopped run."""
@@ -216,8 +219,16 @@ class HeldOut:
         noise = [_noise(int(row), x0.shape[1:]) for row in rows]
         eps = torch.stack(noise).to(x0).repeat_interleave(2, dim=0)
         t = seen.t[rows].repeat_interleave(2)
-        losses = trainer.gradients.objective(x0, None, Drawn(t, torch.ones_like(t), eps, eps))
+        told = self._told(trainer, seen.picture[rows])
+        losses = trainer.gradients.objective(x0, told, Drawn(t, torch.ones_like(t), eps, eps))
         return losses.shown.view(-1, 2)
+
+    def _told(self, trainer: Trainer, pictures: Tensor) -> Conditions | None:
+        """What the network is told of both sets' pictures, in the order of their losses."""
+        classes = trainer.gradients.classes
+        if classes is None or self._labels is None:
+            return None
+        return Conditions(label=classes.told(self._labels[pictures].flatten()).to(trainer.device))
 
 
 def _noise(pair: int, shape: torch.Size) -> Tensor:

@@ -1,6 +1,7 @@
 """What a run writes into its directory while it trains."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,9 @@ class Log:
 class Samples:
     """Grids from the same noise from start to end, with the raw and the averaged weights.
 
+    Of a model that is told classes they show each class in turn: few classes in columns of their
+    own.
+
     Args:
         run: The run directory.
         config: Says how to draw, and how many pictures.
@@ -114,15 +118,39 @@ class Samples:
         for kind, weights in {"raw": None, "ema": next(iter(trainer.ema.values())).average}.items():
             with lent(denoiser, weights), trainer.gradients.autocast():
                 pictures = drawn_in_training(
-                    trainer, config, count=config.hooks.pictures, worse=worse
+                    trainer,
+                    config,
+                    count=config.hooks.pictures,
+                    classes=config.conditions.names,
+                    worse=worse,
                 )
             if pictures is None:
                 return
             grids[kind] = pictures
+        names = config.conditions.names
+        columns = in_columns(len(names), pictures=config.hooks.pictures)
         for kind, pictures in grids.items() if trainer.processes.main else ():
             file = Path(SAMPLES) / f"{images:09d}-{kind}.png"
-            save_picture(grid(pictures), self.run / file)
-            self.tracker.event("samples", images, {"file": file.as_posix()})
+            save_picture(grid(pictures, columns=columns), self.run / file)
+            told = {"classes": list(names)} if columns else {}
+            self.tracker.event("samples", images, {"file": file.as_posix(), **told})
+
+
+def in_columns(classes: int, *, pictures: int) -> int | None:
+    """Columns of a grid in which each column holds one class, of classes that come in turn.
+
+    Args:
+        classes: How many; 0: the model is told none.
+        pictures: In the grid.
+
+    Returns:
+        The multiple of the number of classes that makes the grid nearest to square; None where one
+        row would not hold all classes and the grid be a grid.
+    """
+    side = math.sqrt(pictures)
+    if classes < 2 or classes > 2 * side:
+        return None
+    return classes * max(1, round(side / classes))
 
 
 def drawn_in_training(
@@ -130,6 +158,7 @@ def drawn_in_training(
     config: RunConfig,
     *,
     count: int,
+    classes: Sequence[str] = (),
     worse: Denoiser | None,
     seed: int = 0,
 ) -> Tensor | None:
@@ -139,6 +168,7 @@ def drawn_in_training(
         trainer: Whose model draws; several processes, which must call this together, share it.
         config: Says how to draw.
         count: How many, 1 or more.
+        classes: See `draw`.
         worse: The model that guides, if one does.
         seed: Of the noise.
 
@@ -150,6 +180,7 @@ def drawn_in_training(
         trainer.denoiser,
         config,
         indices=range(count),
+        classes=classes,
         seed=seed,
         batch=at_once(trainer.device),
         worse=worse,

@@ -1,4 +1,4 @@
-"""The two calls that most library users need."""
+"""The calls that most library users need."""
 
 import logging
 import warnings
@@ -54,11 +54,55 @@ def train(
         flags=flags,
         branch=None if branch is None else Path(branch),
     )
+    return _trained(ask)
+
+
+def finetune(
+    base: str | Path,
+    source: str | Path,
+    *,
+    run: str | Path,
+    recipe: str | None = None,
+    length: str | None = None,
+    overrides: Sequence[str] = (),
+) -> Run:
+    """Begin with a trained model and train it on other pictures, or go on with that.
+
+    Network, schedule, target and loss are the base's unless something else is asked for.  Warns of
+    what is converted and what is new, and as `train`.
+
+    Args:
+        base: A run, one of its checkpoints, or what `kao.exchange.import_model` takes.
+        source: A folder or zip file of pictures, "hf:NAME" or "toy".
+        run: The run directory; one that exists is taken up where it stopped.
+        recipe: Name or path; None changes nothing of the base.
+        length: "10 minutes", "100k images", "1000 steps"; None leaves it to the recipe.
+        overrides: Changes, such as "finetune.freeze=4" or "finetune.train=lora".
+
+    Returns:
+        The run that was trained.
+
+    Raises:
+        KaoError: Something that the caller can mend; what was saved stays.
+    """
+    flags = {} if length is None else {"length": length}
+    ask = Ask(
+        run=Path(run),
+        source=str(source),
+        recipe=recipe,
+        overrides=tuple(overrides),
+        flags=flags,
+        base=str(base),
+    )
+    return _trained(ask)
+
+
+def _trained(ask: Ask) -> Run:
     session = open_session(ask, device())
     for line in session.plan:
         logging.getLogger("kao").info(line)
     for note in session.notes:
-        warnings.warn(note, stacklevel=2)
+        warnings.warn(note, stacklevel=3)
     try:
         with ending(session):
             for _ in session.trainer.steps():
@@ -73,10 +117,12 @@ def _warn(session: Session) -> None:
     for line in session.news.take():
         logging.getLogger("kao").info(line)
     for line in session.notices.take():
-        warnings.warn(line, stacklevel=3)
+        warnings.warn(line, stacklevel=4)
 
 
-def sample(run: Run | str | Path, *, n: int = 16, seed: int = 0) -> Tensor:
+def sample(
+    run: Run | str | Path, *, n: int = 16, seed: int = 0, classes: str | Sequence[str] = ()
+) -> Tensor:
     """Draw pictures with a run's averaged weights, as its [sampling] says.
 
     In a program that a launcher started in several processes, all must call it: each draws its
@@ -86,16 +132,24 @@ def sample(run: Run | str | Path, *, n: int = 16, seed: int = 0) -> Tensor:
         run: A run, or its directory.
         n: How many.
         seed: Picture i of a seed is the same whatever n is.
+        classes: Name of the class to draw, of a model that is told classes; of several, which come
+            in turn.  Empty: all, in the shares of the pictures that were learned from.
 
     Returns:
         uint8, (n, 3, S, S).
 
     Raises:
+        ConfigError: The model knows no such class.
         CheckpointError: The run is missing or has no whole checkpoint.
     """
     opened = run if isinstance(run, Run) else Run.open(run)
     processes = join(device())
     drawn = draw(
-        opened.denoiser(), opened.drawing(), indices=range(n), seed=seed, processes=processes
+        opened.denoiser(),
+        opened.drawing(),
+        indices=range(n),
+        classes=[classes] if isinstance(classes, str) else classes,
+        seed=seed,
+        processes=processes,
     )
     return torch.cat(list(drawn))

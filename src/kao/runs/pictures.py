@@ -45,6 +45,11 @@ def learned_from(data: DataConfig) -> PreparedSet:
     Raises:
         DataError: As `some_real`.
     """
+    if not data.source:
+        raise DataError(
+            "The run was imported, and which pictures it learned from is not known here: name "
+            "pictures of your own instead."
+        )
     source = open_source(data.source, size=data.size, classes=data.classes)
     prepared = Preparation(source, size=data.size, crop=data.crop).standing()
     if prepared is None:

@@ -12,7 +12,11 @@ from kao.data.sources import open_source
 from kao.errors import CheckpointError, ConfigError, OutputError
 from kao.machine import check_precision
 from kao.runs.ask import Ask
+from kao.runs.bases import Base, open_base
+from kao.runs.beginning import asked_over, begun, refuse_another_base, refuse_without_a_base
 from kao.runs.changes import branched, taken_up
+from kao.runs.classes import with_classes
+from kao.runs.importing import refuse_imported
 from kao.runs.restoring import refuse_other_weights
 from kao.runs.run import CONFIG, check_drawing
 from kao.runs.scaling import Open
@@ -39,12 +43,14 @@ class Plan(NamedTuple):
         exists: Whether there is a run to go on with, or to branch from.
         notes: What changes in it.
         ask: What is asked for; of a branch that was begun already, to go on with it.
+        base: What a run that begins does so with; None: noise, or it goes on.
     """
 
     config: RunConfig
     exists: bool
     notes: list[str]
     ask: Ask
+    base: Base | None = None
 
 
 def configure(ask: Ask, device: torch.device) -> Plan:
@@ -59,23 +65,32 @@ def configure(ask: Ask, device: torch.device) -> Plan:
     Raises:
         ConfigError: A key or value cannot work, no pictures are named, or the run exists with
             another configuration (the keys that differ are named).
-        CheckpointError: The run's checkpoints, or the worse model of [sampling.guidance], are
-            missing.
+        CheckpointError: The run was imported; or its checkpoints, its base, or the worse model of
+            [sampling.guidance], are missing.
+        MissingExtraError: The base needs a package that is not installed.
         OutputError: There is another run where the branch is to be.
     """
     ask = _meant(ask)
     _refuse_lost(ask.home)
-    exists = _exists(ask)
+    refuse_imported(ask.run)
+    exists, base = _exists(ask), None
     if ask.branch is not None:
         config, notes = _branch(ask)
     elif exists:
         config, notes = taken_up(ask)
+        refuse_another_base(ask, config.finetune)
+    elif ask.base is not None:
+        base = open_base(ask.base)
+        config = asked_over(base, ask)
+        notes = [*base.notes, *_signal_at_the_end(config)]
+        _refuse_vain_stop(config)
     else:
         asked = ask.request(None).table
         recipe = ask.recipe or default_recipe(device, asked)
         config = ask.request(recipe).over(dump(RunConfig()))
         if ask.recipe is None:
             config = fitted(config, asked, device)
+        refuse_without_a_base(config)
         notes = _signal_at_the_end(config)
         _refuse_vain_stop(config)
     if not config.data.source:
@@ -86,7 +101,7 @@ def configure(ask: Ask, device: torch.device) -> Plan:
     check_drawing(config)
     if config.training.precision != "auto":
         check_precision(config.training.precision, device)
-    return Plan(config, exists, notes, ask)
+    return Plan(config, exists, notes, ask, base)
 
 
 def _meant(ask: Ask) -> Ask:
@@ -185,11 +200,15 @@ def plan(ask: Ask, device: torch.device) -> RunConfig:
     Raises:
         KaoError: As `open_session`, where it can be known.
     """
-    config, exists, _, ask = configure(ask, device)
+    config, exists, _, ask, base = configure(ask, device)
     data = config.data
     source = open_source(data.source, size=data.size, classes=data.classes)
+    if not exists:
+        config = with_classes(config, source.classes)
     config = with_precision(config, device)
-    if not exists and ask.recipe is None:
+    if base is not None:
+        config = begun(config, base, ask, pictures=len(source)).config
+    elif not exists and ask.recipe is None:
         asked = ask.request(None).table
         config = sized(regularised(config, asked, len(source)), asked, device)
     length = Length.parse(config.length, batch=config.training.batch)
@@ -204,6 +223,6 @@ def waiting(ask: Ask, config: RunConfig) -> list[str]:
         config: From `plan`.
     """
     timed = Length.parse(config.length, batch=config.training.batch).minutes > 0
-    if ask.recipe is not None or not timed or _exists(ask):
+    if ask.recipe is not None or ask.base is not None or not timed or _exists(ask):
         return []
     return Open.of(config, ask.request(None).table).keys

@@ -11,7 +11,14 @@ from kao.runs.changes import changed_keys
 from kao.training import Trainer
 from kao.training.parallel import place_in
 
-_SHAPING = ("network.", "loss.bound", "training.curriculum", "data.augment.")
+SHAPING = (
+    "network.",
+    "loss.bound",
+    "training.curriculum",
+    "data.augment.",
+    "conditions.",
+    "finetune.",
+)
 """Keys that decide which weights a network has."""
 
 
@@ -56,7 +63,7 @@ def refuse_other_weights(checkpoint: Checkpoint, there: RunConfig, now: RunConfi
     changes = [
         f"{key} = {before.get(key, 'not set')!r} there and {after.get(key, 'not set')!r} now"
         for key in changed_keys(there, now)
-        if key.startswith(_SHAPING)
+        if key.startswith(SHAPING)
     ]
     raise ConfigError(
         f"The weights of {checkpoint.path} do not fit this network, {misfit} for one: "
@@ -126,6 +133,5 @@ def _optimizer_state(
 
 def _groups(config: RunConfig, trainer: Trainer) -> list[dict[str, Any]]:
     """The options that an optimiser of that configuration starts with."""
-    named = trainer.gradients.objective.named_parameters()
-    optimizer: torch.optim.Optimizer = config.optimizer.build(named)
+    optimizer: torch.optim.Optimizer = config.build_optimizer(trainer.gradients.objective)
     return optimizer.state_dict()["param_groups"]

@@ -13,11 +13,16 @@ from kao.checkpoints import FOLDER, LOSS, Checkpoint, fill
 from kao.config import RunConfig, SamplingConfig, load_config
 from kao.config.run import CHANNELS
 from kao.diffusion import Ancestral, Denoise, Denoiser, Guided, Times, grids, sample, seeds_of
+from kao.diffusion.guidance import Conditioned
 from kao.errors import CheckpointError, ConfigError
 from kao.machine import device as best_device
+from kao.networks import Conditions
+from kao.networks.lora import merged
 from kao.pixels import to_uint8
 from kao.processes import ALONE, Processes
 from kao.runs.averages import SavedAverage, known_name, place
+from kao.runs.classes import labels_of
+from kao.runs.guiding import refuse_stranger, refuse_vain
 
 CONFIG = "run.toml"
 SAMPLES = "samples"
@@ -131,7 +136,7 @@ class Run:
         weights: str = "ema",
         device: torch.device | None = None,
     ) -> Denoiser:
-        """The model, ready to draw.
+        """The model, ready to draw; adapters are merged into the layers that they are on.
 
         Args:
             checkpoint: Which; None takes the newest whole one.
@@ -148,12 +153,15 @@ class Run:
             checkpoint, damages = self.checkpoint()
             for damage in damages:
                 warnings.warn(f"{damage}: taking {checkpoint.path.name} instead.", stacklevel=2)
-        denoiser = load_config(checkpoint.config, str(checkpoint.path / CONFIG)).build_denoiser()
+        config = load_config(checkpoint.config, str(checkpoint.path / CONFIG))
+        denoiser = config.build_denoiser()
         if made := known_name(weights):
             fill(denoiser, SavedAverage.load(self.path, made).tensors, place(self.path, made))
         else:
             kind = checkpoint.averages[0] if weights == "ema" else weights
             checkpoint.load_into(denoiser, kind)
+        if config.finetune.train == "lora":
+            denoiser.network = merged(denoiser.network)
         return denoiser.to(device or best_device()).eval().requires_grad_(False)
 
 
@@ -164,8 +172,8 @@ def check_drawing(config: RunConfig) -> None:
         config: Of the model that is to draw.
 
     Raises:
-        ConfigError: A variance that is not learned is asked for, or the worse model is of other
-            pictures or another schedule.
+        ConfigError: A variance that is not learned is asked for, guidance has nothing to go away
+            from, or the worse model is of other pictures or classes or another schedule.
         CheckpointError: The worse model is no run and no checkpoint.
     """
     sampler = config.sampling.sampler
@@ -174,6 +182,7 @@ def check_drawing(config: RunConfig) -> None:
             'sampling.sampler.variance = "learned", but with loss.bound = 0 the network learns no '
             'variance: choose "beta" or "beta_tilde", or train a model with loss.bound = 0.001.'
         )
+    refuse_vain(config)
     if config.sampling.guidance.worse:
         _worse(config)
 
@@ -207,39 +216,52 @@ def _worse(config: RunConfig) -> tuple[Run, Checkpoint | None]:
         )
     run = Run(path.parent.parent if checkpoint else path)
     worse = load_config(checkpoint.config, str(path / CONFIG)) if checkpoint else run.config
-    if worse.data.size != config.data.size:
-        raise ConfigError(
-            f'sampling.guidance.worse = "{name}" draws pictures of data.size = {worse.data.size}, '
-            f"and the model that it should guide of {config.data.size}: name one of the same size."
-        )
-    if worse.schedule != config.schedule:
-        raise ConfigError(
-            f'sampling.guidance.worse = "{name}" was trained on the schedule {worse.schedule}, and '
-            f"the model that it should guide on {config.schedule}: name one of the same schedule."
-        )
+    refuse_stranger(name, worse, config)
     return run, checkpoint
 
 
-def guided(denoiser: Denoiser, config: RunConfig, *, worse: Denoiser | None = None) -> Denoise:
-    """The model as [sampling] wants it: guided by a worse one, then with its threshold.
+def guided(
+    denoiser: Denoiser,
+    config: RunConfig,
+    *,
+    worse: Denoiser | None = None,
+    labels: Tensor | None = None,
+) -> Denoise:
+    """The model as [sampling] wants it: told its classes, guided, then with its threshold.
+
+    It is guided by a worse model, which is told the same, where there is one; else away from what
+    it says itself when no class is told.
 
     Args:
         denoiser: The model, on its device.
         config: Its [sampling] says how.
         worse: From `load_worse`; None loads it where [sampling.guidance] names one.
+        labels: From `classes.labels_of`, one a picture of the batch, (B,).  None: no class is
+            told, and so none is guided to.
 
     Raises:
         ConfigError: As `check_drawing`.
         CheckpointError: As `load_worse`.
     """
-    worse = worse or load_worse(config, device=next(denoiser.parameters()).device)
-    if worse is None:
-        return config.wrap(denoiser)
+    refuse_vain(config)
     guidance = config.sampling.guidance
+    device = next(denoiser.parameters()).device
+    worse = worse or load_worse(config, device=device)
+    model: Denoise = denoiser
+    other: Denoise | None = worse
+    if labels is not None:
+        told = Conditions(label=labels.to(device))
+        model = Conditioned(denoiser, told)
+        if worse is not None:
+            other = Conditioned(worse, told)
+        elif guidance.scale != 1:
+            other = denoiser
+    if other is None:
+        return config.wrap(model)
     return config.wrap(
         Guided(
-            denoiser,
-            worse,
+            model,
+            other,
             scale=guidance.scale,
             interval=guidance.interval,
             rescale=guidance.rescale,
@@ -252,6 +274,7 @@ def draw(
     config: RunConfig,
     *,
     indices: Sequence[int],
+    classes: Sequence[str] = (),
     seed: int = 0,
     batch: int = 64,
     worse: Denoiser | None = None,
@@ -266,6 +289,8 @@ def draw(
         denoiser: The model.
         config: Its [data] and [sampling] say the size and how to draw.
         indices: Which pictures of the seed; picture i is the same whatever the others are.
+        classes: Those to draw, in turn, of a model that is told classes.  Empty: all of them, in
+            the shares that they have among the pictures that were learned from.
         seed: 0 or more.
         batch: Pictures at a time.
         worse: From `load_worse`, by who draws more than once; None loads it where it is needed.
@@ -275,23 +300,31 @@ def draw(
         uint8, (up to `batch` a process, 3, S, S), on the CPU, in the order of `indices`.
 
     Raises:
-        ConfigError: As `check_drawing`.
+        ConfigError: As `check_drawing`, or a class is asked for that the model does not know.
         CheckpointError: As `load_worse`.
     """
-    times, denoise = config.times(denoiser.schedule), guided(denoiser, config, worse=worse)
+    device = next(denoiser.parameters()).device
+    times = config.times(denoiser.schedule)
+    labels = labels_of(config.conditions, indices, classes=classes)
+    worse = worse or load_worse(config, device=device)
     batch *= processes.world
     for start in range(0, len(indices), batch):
-        here = indices[start : start + batch]
+        here = range(start, min(start + batch, len(indices)))
         mine = here[processes.rows(len(here))]
         # Who gets none draws one for company: sharded weights are fetched by all together.
-        seeds = seeds_of(seed, mine or here[:1])
+        drawn = mine or here[:1]
         x = sample(
-            denoise,
+            guided(
+                denoiser,
+                config,
+                worse=worse,
+                labels=None if labels is None else labels[drawn.start : drawn.stop],
+            ),
             config.sampling.sampler,
             times,
             (CHANNELS, config.data.size, config.data.size),
-            seeds=seeds,
-            device=next(denoiser.parameters()).device,
+            seeds=seeds_of(seed, [indices[i] for i in drawn]),
+            device=device,
         )
         yield processes.gather(to_uint8(x).cpu()[: len(mine)])
 

@@ -120,7 +120,8 @@ def scaled(
         if given == "images":
             widest = min(widest, int(math.sqrt(LONGER) * network.width))
         wish = network.width * grown ** (1 / 4)
-        width = _rounded(wish, multiple=math.lcm(_MULTIPLE, network.heads), widest=widest)
+        multiple = math.lcm(_MULTIPLE, network.head_width or network.heads)
+        width = _rounded(wish, multiple=multiple, widest=widest)
         wider = width / network.width
         groups = network.groups
         if open_.groups and width != network.width:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from kao.config import RunConfig
 from kao.config.sections import EvaluationConfig
+from kao.runs.guiding import guides
 
 MOST_CALLS = 12
 """Scores over a run whose `evaluation.every` is "auto", its end included."""
@@ -59,8 +60,8 @@ def scores_in_images(config: RunConfig, images: int) -> Scores:
         images: That the whole run will see.
     """
     asked = config.evaluation
-    networks = 2 if config.sampling.guidance.worse else 1
-    drawn = _FORWARD * asked.steps * networks
+    predictions = 2 if guides(config) else 1
+    drawn = _FORWARD * asked.steps * predictions
     return scores_within(asked, budget=asked.share * images, drawn=drawn, images=images)
 
 

@@ -14,6 +14,7 @@ from kao.config import RunConfig
 from kao.data.keeping import Pictures
 from kao.diffusion import Denoiser
 from kao.errors import CheckpointError, OutputError
+from kao.evaluation.by_heart import COPIED
 from kao.evaluation.course import scores_told
 from kao.evaluation.verdict import Verdict, judge
 from kao.files import writing
@@ -99,7 +100,7 @@ class Scoring:
         measured = yardstick(*seen) if trainer.processes.main else None
         measured = trainer.processes.broadcast(measured)
         facts = self._facts(trainer, measured.score, worse)
-        best = trainer.processes.broadcast(self._beats(facts))
+        best = trainer.processes.broadcast(self._beats(facts) and not _copies(measured))
         # Before the log says that they are the best, or a kill in between would leave it wrong.
         refused = self._kept(trainer, facts) if best else None
         told = None
@@ -229,10 +230,11 @@ class Scoring:
         ):
             self.stopped = True
             count, states = outcome.grounds
+            kept = _known_best(self.run) is not None
+            draw = f"kao sample --weights {BEST_SCORE} draws with the best weights, and "
             self.notices.add(
                 f"Stopped, since the last {count} verdicts were {' or '.join(states)} "
-                f'(evaluation.stop = "auto"): kao sample --weights {BEST_SCORE} draws with the '
-                f"best weights, and evaluation.stop=never goes on."
+                f'(evaluation.stop = "auto"): {draw if kept else ""}evaluation.stop=never goes on.'
             )
             trainer.stop()
 
@@ -314,6 +316,14 @@ def figures(score: Score) -> dict[str, float]:
         "low": score.low,
         "high": score.high,
     }
+
+
+def _copies(measured: Measured) -> bool:
+    """Whether more of the pictures are copies than chance makes.
+
+    A distance to training pictures is least for those, and such weights are not the best.
+    """
+    return measured.copies is not None and measured.copies.low > COPIED
 
 
 def _known_best(run: Path) -> Facts | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import IO
 
 import torch
+from torch import Tensor
 
 from kao.checkpoints import Checkpoint
 from kao.config import RunConfig, dump, load_config
@@ -27,14 +28,16 @@ from kao.networks.cost import flops, parameters
 from kao.processes import Processes, join, leave
 from kao.runs.ask import Ask
 from kao.runs.averages import Snapshots
+from kao.runs.beginning import begun
 from kao.runs.blackbox import BlackBox
 from kao.runs.changes import once_open, recipe_of, refuse_changes
+from kao.runs.classes import with_classes, with_classes_of
 from kao.runs.directory import held, refuse_foreign, write
 from kao.runs.held_out import HeldOut
 from kao.runs.hooks import Log, Samples, Trackers
 from kao.runs.planning import configure, origin_of
 from kao.runs.restoring import carry, restore
-from kao.runs.run import CONFIG, Run
+from kao.runs.run import CONFIG, Run, check_drawing
 from kao.runs.saving import Checkpoints, Forgiving, Notices, Patient
 from kao.runs.score_drawing import opened_space
 from kao.runs.scoring import Scoring, drop_later_best
@@ -139,6 +142,7 @@ def open_session(ask: Ask, device: torch.device) -> Session:
             processes=processes,
             kept=kept,
             reserve=decided.reserve,
+            weights=decided.weights,
         )
         if processes.main:
             trainer.guard.tell = BlackBox(run.path, tracker, notices)
@@ -168,10 +172,12 @@ def open_session(ask: Ask, device: torch.device) -> Session:
             "recipe": recipe_of(ask.run) if resumed is not None and not ask.branch else ask.recipe,
             "auto": list(dict.fromkeys([*once_open(ask), *decided.opened])),
             **({"branched_from": origin} if origin else {}),
+            **({"base": config.finetune.base} if config.finetune.base else {}),
         }
         tracker.event("start", trainer.progress.images, start)
-        if ask.branch:
-            checkpoints.save(trainer)  # so that the branch goes on if it is killed before its first
+        if ask.branch or decided.weights is not None:
+            # So that it goes on if it is killed before its first, and its origin is gone.
+            checkpoints.save(trainer)
         undo.pop_all()
     return Session(
         run,
@@ -202,6 +208,7 @@ class _Decided:
         reserve: Seconds that a call of each hook is expected to take; see `Resolved`.
         notes: What the user should be told.
         plan: What was chosen and measured; see `Resolved`.
+        weights: That the denoiser begins with; None: those that the seed draws.
     """
 
     ask: Ask
@@ -211,32 +218,46 @@ class _Decided:
     reserve: Mapping[str, float]
     notes: list[str]
     plan: list[str]
+    weights: Mapping[str, Tensor] | None
 
 
 def _decide(ask: Ask, device: torch.device, processes: Processes) -> _Decided:
     """What a run will be; nothing is written into its directory."""
-    config, exists, notes, ask = configure(ask, device)
+    config, exists, notes, ask, base = configure(ask, device)
     if processes.main:
         refuse_foreign(ask.home)
-    prepared = _prepared(config, processes)
+    prepared = _prepared(config, processes, exists=exists)
     if exists and prepared.fingerprint != config.data.fingerprint:
         raise ConfigError(
             f"{ask.run} belongs to another configuration: the pictures of {config.data.source} "
             f"have changed since it began. Bring them back to go on with it, or give another --run."
         )
-    asked = ask.request(None).table if not exists and ask.recipe is None else None
+    named = with_classes_of(config, prepared)
+    if exists and named != config:
+        raise ConfigError(
+            f"{ask.run} belongs to another configuration: the classes of {config.data.source} have "
+            f"changed since it began. Bring them back to go on with it, or give another --run."
+        )
+    config = named
+    check_drawing(config)  # which the names of the classes may forbid
+    free = not exists and ask.recipe is None and base is None
+    asked = ask.request(None).table if free else None
     if asked is not None:
         config = regularised(config, asked, len(prepared))
+    weights: Mapping[str, Tensor] | None = None
+    plan: list[str] = []
+    if base is not None:
+        config, weights, plan = begun(config, base, ask, pictures=len(prepared))
     opened = open_intervals(config)
     reserve: Mapping[str, float] = {}  # a run that is taken up has its own saved
-    plan: list[str] = []
     if opened or not exists:
         resolved = resolve(config, prepared, device, asked=asked, processes=processes)
-        config, reserve, plan = resolved.config, resolved.reserve, list(resolved.notes)
-    return _Decided(ask, config, prepared, opened, reserve, list(notes), plan)
+        config, reserve = resolved.config, resolved.reserve
+        plan = [*plan, *resolved.notes]
+    return _Decided(ask, config, prepared, opened, reserve, list(notes), plan, weights)
 
 
-def _prepared(config: RunConfig, processes: Processes) -> PreparedSet:
+def _prepared(config: RunConfig, processes: Processes, *, exists: bool) -> PreparedSet:
     """The pictures.
 
     The first process prepares them, then the first of each machine, which finds them prepared if
@@ -244,6 +265,8 @@ def _prepared(config: RunConfig, processes: Processes) -> PreparedSet:
     """
     data = config.data
     source = open_source(data.source, size=data.size, classes=data.classes)
+    if not exists:
+        with_classes(config, source.classes)  # refuses sets without, before they are prepared
     return processes.by_turns(lambda: prepare(source, size=data.size, crop=data.crop))
 
 

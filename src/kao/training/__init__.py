@@ -1,15 +1,18 @@
 """Training: the loop, the gradient, the averages, the optimiser, the length of a run."""
 
+from kao.training.classes import Classes
 from kao.training.curriculum import CURRICULA, Curriculum, Glance, Patches, Progressive
 from kao.training.ema import (
     EMA,
     average_name,
     average_width,
     check_width,
+    fixed_decay,
     power_decay,
     warmed_decay,
 )
 from kao.training.gradients import Figures, Gradients
+from kao.training.groups import scale_rate
 from kao.training.guard import Guard, Skipped
 from kao.training.length import Length, Progress
 from kao.training.meter import Meter, band_names
@@ -36,6 +39,7 @@ __all__ = [
     "PAIR",
     "RATES",
     "Average",
+    "Classes",
     "Constant",
     "CosineRate",
     "Curriculum",
@@ -64,7 +68,9 @@ __all__ = [
     "check_spread",
     "check_width",
     "compare_precision",
+    "fixed_decay",
     "power_decay",
+    "scale_rate",
     "spread",
     "warmed_decay",
 ]

@@ -52,6 +52,22 @@ def check_width(width: float, *, name: str = "width") -> None:
         )
 
 
+def fixed_decay(decay: float) -> Callable[[int, int], float]:
+    """One decay from the first update on, for a model that begins trained.
+
+    Args:
+        decay: Weight kept at each update, 0..1.
+
+    Returns:
+        A function of (images seen, batch) for `EMA`.
+    """
+
+    def rule(images: int, batch: int) -> float:
+        return decay
+
+    return rule
+
+
 def warmed_decay(decay: float) -> Callable[[int, int], float]:
     """A fixed decay that starts small, min(decay, (1 + k) / (10 + k)) after k updates.
 

@@ -1,8 +1,9 @@
 """The gradient of one batch, however it is cut into pieces.
 
-A batch is one set of numbers: its times are drawn together, its noise in chunks of eight images,
-each from a generator of its own.  So the loss of an image does not depend on how many images are
-worked on at once, nor on which process works on it; sums differ by their rounding alone.
+A batch is one set of numbers: its times are drawn together, and so is whose class is kept back;
+its noise in chunks of eight images, each from a generator of its own.  So the loss of an image does
+not depend on how many images are worked on at once, nor on which process works on it; sums differ
+by their rounding alone.
 Dropout is the exception, since its masks follow the shape of what they fall on.
 """
 
@@ -21,6 +22,7 @@ from kao.networks import Conditions
 from kao.pixels import to_float
 from kao.processes import ALONE, Processes
 from kao.seeds import mixed_seed
+from kao.training.classes import Classes
 from kao.training.curriculum import Curriculum, Glance, Shown, whole_pictures
 from kao.training.objective import Objective
 from kao.training.parallel import micro
@@ -28,7 +30,7 @@ from kao.training.parallel import micro
 CHUNK = 8
 """Images whose noise comes from one generator."""
 
-_TIMES, _LAYERS, _NOISE = 2, 3, 5
+_TIMES, _LAYERS, _NOISE, _CLASSES = 2, 3, 5, 6
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -69,6 +71,7 @@ class Gradients:
             runs out.
         channels_last: Whether images are laid out with their channels innermost.
         curriculum: What of each picture is looked at; None: all of it.
+        classes: How classes are told; None: they are not.
         processes: Which part of the batch is worked on here.
     """
 
@@ -84,12 +87,13 @@ class Gradients:
         micro_batch: int = 0,
         channels_last: bool = False,
         curriculum: Curriculum | None = None,
+        classes: Classes | None = None,
         processes: Processes = ALONE,
     ):
         self.objective, self.module, self.device = objective, module, device
         self.precision, self.scaler, self.seed = precision, scaler, seed
         self.micro_batch, self._fixed = micro_batch, micro_batch > 0
-        self.curriculum, self.processes = curriculum, processes
+        self.curriculum, self.classes, self.processes = curriculum, classes, processes
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
 
     def autocast(self) -> torch.autocast:
@@ -126,11 +130,14 @@ class Gradients:
 
     def seeds(self, images: int) -> dict[str, int]:
         """What the generators of the batch that follows after `images` images are seeded with."""
-        return {
+        seeds = {
             "times": mixed_seed(_TIMES, self.seed, images),
             "noise of the first chunk": mixed_seed(_NOISE, self.seed, images, 0),
             "dropout of the first piece": mixed_seed(_LAYERS, self.seed, images, 0),
         }
+        if self.classes is not None:
+            seeds["classes"] = mixed_seed(_CLASSES, self.seed, images)
+        return seeds
 
     def _shrink(self, tried: int, reason: str) -> None:
         if self._fixed or tried == 1 or self.processes.world > 1:
@@ -150,6 +157,7 @@ class Gradients:
         times = objective.loss.times(count, generator)
         glance = self._glance(batch, done, generator)
         mine = self.processes.rows(count)
+        labels = self._labels(batch, mine, images=images)
 
         parts, noise = [], None
         for rows in pieces(mine, self.micro_batch):
@@ -164,7 +172,7 @@ class Gradients:
                 with self.autocast():
                     losses = self.module(
                         shown.x0.contiguous(memory_format=self._layout),
-                        self._conditions(batch, here, shown),
+                        self._conditions(batch, here, shown, labels),
                         drawn,
                     )
                 # Processes share the mean of their gradients, which then is that of the batch.
@@ -185,13 +193,25 @@ class Gradients:
         size = batch.images.shape[-1]
         return self.curriculum.at(done, batch=batch.count, size=size, generator=generator)
 
-    def _conditions(self, batch: Batch, here: slice, shown: Shown) -> Conditions | None:
+    def _labels(self, batch: Batch, mine: slice, *, images: int) -> Tensor | None:
+        """What is told of the classes of this process's pictures, (b,); None: nothing."""
+        if self.classes is None:
+            return None
+        assert batch.labels is not None, "a set without classes is refused before"
+        generator = torch.Generator().manual_seed(mixed_seed(_CLASSES, self.seed, images))
+        kept_back = self.classes.kept_back(batch.count, generator)
+        return self.classes.told(batch.labels, kept_back[mine]).to(self.device)
+
+    def _conditions(
+        self, batch: Batch, here: slice, shown: Shown, labels: Tensor | None
+    ) -> Conditions | None:
         augmentation = None
         if batch.augmentation is not None:
             augmentation = batch.augmentation[here].to(self.device)
-        if shown.where is None and augmentation is None:
+        if shown.where is None and augmentation is None and labels is None:
             return None
-        return Conditions(shown.where, augmentation)
+        label = None if labels is None else labels[here]
+        return Conditions(shown.where, augmentation, label)
 
     def _noise(self, shown: Shown, rows: slice, *, images: int) -> tuple[Tensor, Tensor]:
         """Eps and seen of `Drawn` for rows of the batch that follows after `images` images.

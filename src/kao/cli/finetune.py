@@ -1,0 +1,84 @@
+"""`kao finetune`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kao.cli.train import chosen_length, default_name, split_words, start
+
+
+def finetune(
+    base: Annotated[
+        str,
+        typer.Argument(
+            metavar="BASE",
+            help="What to begin with: a run, a checkpoint, a file, a folder, or a name on the hub.",
+            show_default=False,
+        ),
+    ],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="FACES [RECIPE] [key=value ...]",
+            help="Pictures (folder, zip file, hf:NAME or toy), a recipe, and changes to it.",
+            show_default=False,
+        ),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="The run directory; default: runs/<name of FACES>-from-<BASE>."
+        ),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Side of the pictures, pixels; default: the base's.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Train so many minutes.")] = None,
+    images: Annotated[
+        str | None, typer.Option(help="Train on so many images: 50000, 100k, 1M.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Train so many steps.")] = None,
+    freeze: Annotated[
+        int | None,
+        typer.Option(metavar="K", help="Keep the first K blocks as they are, and all before them."),
+    ] = None,
+    train: Annotated[
+        str | None,
+        typer.Option(metavar="all|norms_attention|lora", help="What learns; default: all."),
+    ] = None,
+    stop: Annotated[
+        str | None,
+        typer.Option(
+            metavar="never|auto", help="auto: end the run where it grows no better; saves, exits 0."
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the configuration and its cost; do nothing.")
+    ] = False,
+) -> None:
+    """Begin with a trained model and train it on other pictures.
+
+    Example: kao finetune runs/people anime/ --run runs/anime --minutes 10 --freeze 4
+
+    Network, schedule, target and loss are the base's unless something else is asked for; what is
+    converted and what is new is said.  The same command again goes on where it stopped.
+    """
+    from kao.runs import Ask
+
+    source, recipe, overrides = split_words(words or [])
+    flags: dict[str, Any] = {}
+    if size is not None:
+        flags["data"] = {"size": size}
+    if stop is not None:
+        flags["evaluation"] = {"stop": stop}
+    if (length := chosen_length(minutes, images, steps)) is not None:
+        flags["length"] = length
+    tuned = {"freeze": freeze, "train": train}
+    if told := {key: value for key, value in tuned.items() if value is not None}:
+        flags["finetune"] = told
+    path = run or Path("runs") / f"{default_name(source or 'run')}-from-{default_name(base)}"
+    start(
+        Ask(run=path, source=source, recipe=recipe, overrides=overrides, flags=flags, base=base),
+        dry_run=dry_run,
+    )

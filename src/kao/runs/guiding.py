@@ -1,0 +1,70 @@
+"""What may guide a model: checks that need its whole configuration, and that of the worse model."""
+
+from kao.config import RunConfig
+from kao.data.names import listed
+from kao.errors import ConfigError
+
+
+def guides(config: RunConfig) -> bool:
+    """Whether a step asks for two predictions, to go away from one of them."""
+    guidance = config.sampling.guidance
+    return bool(guidance.worse) or (config.conditions.classes and guidance.scale != 1)
+
+
+def refuse_vain(config: RunConfig) -> None:
+    """Refuse a scale of guidance that goes away from nothing.
+
+    Args:
+        config: Of the model that is to draw.
+
+    Raises:
+        ConfigError: There is no worse model, and no class that the model might not be told.
+    """
+    guidance, told = config.sampling.guidance, config.conditions
+    if guidance.scale == 1 or guidance.worse:
+        return
+    if not told.classes:
+        raise ConfigError(
+            f"sampling.guidance.scale = {guidance.scale} goes away from a worse model, and none "
+            f"is named, nor is this one told classes: set sampling.guidance.worse to a run, or "
+            f"leave scale out."
+        )
+    if told.drop == 0:
+        raise ConfigError(
+            f"sampling.guidance.scale = {guidance.scale} goes away from what the model says "
+            f"without a class, which it does not learn with conditions.drop = 0: train with "
+            f"conditions.drop = 0.1, name a worse model, or leave scale out."
+        )
+
+
+def refuse_stranger(name: str, worse: RunConfig, config: RunConfig) -> None:
+    """Refuse a worse model that a model cannot be held against.
+
+    Args:
+        name: Of the worse model, as the user wrote it.
+        worse: Its configuration.
+        config: Of the model that it should guide.
+
+    Raises:
+        ConfigError: It is of other pictures, another schedule or other classes.
+    """
+    if worse.data.size != config.data.size:
+        raise ConfigError(
+            f'sampling.guidance.worse = "{name}" draws pictures of data.size = {worse.data.size}, '
+            f"and the model that it should guide of {config.data.size}: name one of the same size."
+        )
+    if worse.schedule != config.schedule:
+        raise ConfigError(
+            f'sampling.guidance.worse = "{name}" was trained on the schedule {worse.schedule}, and '
+            f"the model that it should guide on {config.schedule}: name one of the same schedule."
+        )
+    theirs, ours = worse.conditions, config.conditions
+    if not ours.classes:
+        return  # neither is told anything
+    # The names of a run that has not begun are not known yet.
+    if not theirs.classes or (ours.names and theirs.names != ours.names):
+        known = listed(ours.names) if ours.names else "some"
+        raise ConfigError(
+            f'sampling.guidance.worse = "{name}" is told the classes {listed(theirs.names)}, and '
+            f"the model that it should guide {known}: name one that is told the same."
+        )

@@ -1,0 +1,61 @@
+import shutil
+
+import pytest
+
+from kao.runs import Run
+
+QUIET = ("training.precision=fp32", "hooks.pictures=2", "evaluation.every=0")
+
+
+@pytest.fixture
+def finetune(tiny_run, tmp_path):
+    """The words of a small run that begins with a copy of tiny_run; more may follow."""
+    base = shutil.copytree(tiny_run, tmp_path / "base")
+    return ("finetune", base, "toy:12", *QUIET, "--run", tmp_path / "tuned")
+
+
+def test_it_trains_says_what_is_kept_and_goes_on(kao, finetune, tmp_path):
+    code, out, err = kao(*finetune, "--steps", 2, "--freeze", 1, "data.augment.edm=0")
+    assert (code, out) == (0, "")
+    assert "Beginning with" in err and "weights of the base are kept as they are." in err
+    assert "Chosen for 12 pictures" in err and "network.dropout = 0.3" in err
+    assert "Finished at 8 images" in err
+    tuned = Run.open(tmp_path / "tuned").config
+    assert (tuned.finetune.base, tuned.finetune.freeze) == (str(tmp_path / "base"), 1)
+    code, _, err = kao(*finetune, "--steps", 2, "--freeze", 1, "data.augment.edm=0")
+    assert code == 0 and "is finished; a greater length goes on with it." in err
+
+
+def test_a_dry_run_prints_what_would_be_run_and_writes_nothing(kao, finetune, tmp_path):
+    code, out, _ = kao(*finetune, "--steps", 2, "--train", "norms_attention", "--dry-run")
+    assert code == 0
+    assert 'train = "norms_attention"' in out and "dropout = 0.3" in out
+    assert 'new = [\n    "augmented.weight",\n]' in out
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_the_run_is_named_after_its_pictures_and_its_base(kao, finetune, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [*finetune[: finetune.index("--run")], "--steps", "1"]
+    assert kao(*words)[0] == 0
+    assert (tmp_path / "runs" / "toy-12-from-base" / "run.toml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--train", "heads"), "finetune.train = 'heads' in the command line; expected one of"),
+        (("--freeze", "-1"), "finetune.freeze = -1; expected 0 or more."),
+        (("network.width=16",), "network.width = 8 there and 16 now"),
+        (("finetune.old_rate=nan",), "finetune.old_rate = nan; expected a number above 0"),
+        (("finetune.alpha=inf",), "finetune.alpha = inf; expected a number above 0"),
+        (("finetune.rank=0",), "finetune.rank = 0; expected 1 or more."),
+        (("--size", "17"), "data.size = 17"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(refused, finetune, words, said):
+    assert said in refused(*finetune, "--steps", "1", *words, "--dry-run")
+
+
+def test_a_base_that_is_nowhere_is_told(refused, tmp_path):
+    assert "nowhere" in refused("finetune", tmp_path / "nowhere", "toy:12", "--steps", "1")

@@ -1,0 +1,70 @@
+import pytest
+
+from kao.config import Request, RunConfig, dump
+from kao.evaluation.verdict import judge
+from kao.runs.small_data import for_few
+from kao.runs.stopping import grounds
+
+
+def config(*words):
+    return Request.of("toy-32", words).over(dump(RunConfig()))
+
+
+@pytest.mark.parametrize(
+    ("pictures", "dropout", "edm"),
+    [(100, 0.3, 0.12), (1_000, 0.2, 0.12), (5_000, 0.1, 0.0), (10_000, 0.0, 0.0)],
+)
+def test_the_fewer_pictures_the_more_is_done_against_learning_by_heart(pictures, dropout, edm):
+    chosen, told = for_few(config("network.dropout=0"), {}, pictures)
+    assert (chosen.network.dropout, chosen.data.augment.edm) == (dropout, edm)
+    assert chosen.evaluation.stop == ("auto" if pictures < 10_000 else "never")
+    assert bool(told) == (pictures < 10_000)
+
+
+def test_what_was_asked_for_stays():
+    asked = {"network": {"dropout": 0.0}, "evaluation": {"stop": "never"}}
+    chosen, told = for_few(config("network.dropout=0"), asked, 100)
+    assert (chosen.network.dropout, chosen.evaluation.stop) == (0.0, "never")
+    assert told == [
+        "Chosen for 100 pictures, which are soon learned by heart (fewer than 300): "
+        "data.augment.edm = 0.12."
+    ]
+
+
+def test_more_dropout_than_that_stays():
+    assert for_few(config("network.dropout=0.5"), {}, 100)[0].network.dropout == 0.5
+
+
+def test_a_run_that_takes_no_scores_is_not_stopped_by_them():
+    assert for_few(config("evaluation.every=0"), {}, 100)[0].evaluation.stop == "never"
+
+
+def events(copies):
+    """What a run tells that draws such shares of copies, the low ends of their intervals first."""
+    for k, low in enumerate(copies, 1):
+        score = {"value": 1.0, "error": 0.1, "own_error": 0.1, "low": 0.8, "high": 1.2}
+        yield {
+            "event": "evaluation",
+            "images": 1000 * k,
+            "measure": "kernel distance",
+            "digest": "0",
+            "pictures": 64,
+            "score": score,
+            "copies": {"value": low + 0.1, "low": low},
+        }
+
+
+def stopped_at(copies):
+    """The score after which the run is stopped; None: it is not."""
+    told, verdicts = [], []
+    for k, event in enumerate(events(copies), 1):
+        told.append(event)
+        verdicts.append({"images": event["images"], **judge(told).to_event()})
+        if grounds(verdicts, scores=k, done=k / len(copies), anneals=True):
+            return k
+    return None
+
+
+def test_a_run_ends_where_the_share_of_copies_has_risen_and_stays():
+    assert stopped_at([0, 0, 0, 0, 0.1, 0.2, 0.3, 0.4, 0.5]) == 8
+    assert stopped_at([0, 0, 0, 0.2, 0, 0, 0.2, 0, 0]) is None
