@@ -16,13 +16,11 @@ line each and adds them to bench/results/search.json.
 
 import argparse
 import json
-import time
 from datetime import date
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
-import torch
+from costs import relative_costs
 from pairs import SAMPLING, features_of_real, score
 
 import kao
@@ -55,9 +53,6 @@ SETTINGS: dict[str, list[str]] = {
 }
 """One after the other, as they were tried; the last three start from the winner, the seventh."""
 
-_MOMENTS = 10
-_IMAGES_A_MOMENT = 128
-
 
 def config_of(overrides: list[str], *, images: int) -> RunConfig:
     """The recipe with the keys changed, of a length in images."""
@@ -67,25 +62,8 @@ def config_of(overrides: list[str], *, images: int) -> RunConfig:
 
 def cost(overrides: list[str], prepared: PreparedSet, *, images: int) -> float:
     """Processor seconds an image, relative to base's, over a whole run."""
-    sides = [
-        config_of(words, images=images).build(prepared, torch.device("cpu"))
-        for words in ([], overrides)
-    ]
-    ratios = []
-    for moment in range(-1, _MOMENTS):
-        seconds = []
-        for trainer in sides:
-            trainer.progress.images = max(0, moment) * images // _MOMENTS
-            stream, seen = trainer.batches(trainer.progress.images), 0
-            started = time.process_time()
-            while seen < _IMAGES_A_MOMENT:
-                batch = next(stream)
-                trainer.step(batch)
-                seen += batch.count
-            seconds.append((time.process_time() - started) / seen)
-        if moment >= 0:  # the first round warms up
-            ratios.append(seconds[1] / seconds[0])
-    return mean(ratios)
+    sides = [config_of(words, images=images) for words in ([], overrides)]
+    return relative_costs(sides, prepared, images=images)[1]
 
 
 def trained(

@@ -13,6 +13,7 @@ from kao.cli import app
 from kao.cli.show import FILES
 from kao.cli.train import split_words
 from kao.config import Request, RunConfig, dump
+from kao.config.conditioning import ConditionsConfig
 from kao.data.toy_faces import ToyFaces
 from kao.runs import with_sampling
 from kao.visualisation import save_pictures
@@ -99,13 +100,14 @@ def test_something_is_documented():
 @pytest.mark.parametrize("words", [case for case in SHELL if not case.values[0][0].startswith("-")])
 def test_commands_in_the_documents_are_understood(words):
     name, values = parsed(words)
-    if name == "train":
+    if name in ("train", "finetune"):
         _, recipe, overrides = split_words(values["words"] or [])
         ours = None if (recipe or "").endswith(".toml") else recipe
         Request.of(ours, overrides).over(dump(RunConfig())).check()
     if name == "sample":
         config = Request.of(None, values["overrides"] or []).over(dump(RunConfig()))
-        with_sampling(RunConfig(), config.sampling)
+        # Guidance by classes is for models that are told some.
+        with_sampling(RunConfig(conditions=ConditionsConfig(classes=True)), config.sampling)
     if name == "show" and values["run"] != "schedule":
         assert set(values["what"] or []) <= set(FILES)
 
@@ -130,7 +132,11 @@ def test_python_in_the_documents_runs(page, tmp_path, monkeypatch):
         small = ("network.width=8", "network.blocks=1", "training.batch=2", "hooks.pictures=2")
         return train(source, length="2 steps", overrides=(*overrides, *small), **rest)
 
+    def briefly(base, source, *, length=None, finetune=kao.finetune, **rest):
+        return finetune(base, source, length="2 steps", **rest)
+
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(kao, "finetune", briefly, raising=False)
     monkeypatch.setattr(kao, "train", shrunk, raising=False)
     monkeypatch.setattr("kao.runs.train", shrunk)
     python = [block for block in PYTHON if block.page == page]

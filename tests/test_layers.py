@@ -12,7 +12,7 @@ LAYERS = [
     ["diffusion", "networks", "data", "metrics", "visualisation", "tracking"],
     ["checkpoints", "training"],
     ["config"],
-    ["evaluation"],
+    ["evaluation", "exchange"],
     ["runs", "reports"],
     ["cli"],
 ]

@@ -198,7 +198,7 @@ YEAR = r"((?:19|20)\d\d[a-z]?)\b"
 CITATIONS = (
     re.compile(rf"\b([A-Z][\w'-]+){OTHERS},? \(?{YEAR}"),
     re.compile(rf"\(([A-Z][\w'-]+) {YEAR}[,)]"),  # one author
-    re.compile(rf"\b([A-Z][\w'-]+) \({YEAR}\)"),
+    re.compile(rf"(?<!& )\b([A-Z][\w'-]+) \({YEAR}\)"),
 )
 
 

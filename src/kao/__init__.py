@@ -15,14 +15,14 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kao.runs import Run, sample, train
+    from kao.runs import Run, finetune, import_run, sample, train
 
 __version__ = version("kao")
 
-__all__ = ["Run", "sample", "train", "__version__"]
+__all__ = ["Run", "finetune", "import_run", "sample", "train", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Run", "sample", "train"):
+    if name in ("Run", "finetune", "import_run", "sample", "train"):
         return getattr(import_module("kao.runs"), name)
     raise AttributeError(f"module 'kao' has no attribute {name!r}")

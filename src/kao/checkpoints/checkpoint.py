@@ -254,6 +254,24 @@ def fill(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
             named.
     """
     wanted = module.state_dict()
+    if problems := misfits(wanted, weights):
+        raise CheckpointError(
+            f"{path} does not fit the network of its run.toml: {problems}. Check [network] and "
+            f"data.size there."
+        )
+    module.load_state_dict({name: like(weights[name], value) for name, value in wanted.items()})
+
+
+def misfits(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
+    """What keeps weights from being those of a module, as the middle of a sentence.
+
+    Args:
+        wanted: The module's state dict; only its names and shapes count.
+        weights: Tensors by name.
+
+    Returns:
+        The first three names that are missing, left over or of another shape; empty if none is.
+    """
     problems = [f"{name} is missing" for name in wanted if name not in weights]
     problems += [f"{name} is left over" for name in sorted(weights) if name not in wanted]
     problems += [
@@ -261,13 +279,8 @@ def fill(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
         for name in wanted
         if name in weights and weights[name].shape != wanted[name].shape
     ]
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise CheckpointError(
-            f"{path} does not fit the network of its run.toml: "
-            f"{'; '.join(problems[:3])}{more}. Check [network] and data.size there."
-        )
-    module.load_state_dict({name: like(weights[name], value) for name, value in wanted.items()})
+    more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+    return f"{'; '.join(problems[:3])}{more}"
 
 
 def _sha256(file: Path) -> str:

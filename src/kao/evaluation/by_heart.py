@@ -11,7 +11,7 @@ from kao.evaluation.numbers import rounded
 Event = Mapping[str, Any]
 """One line of metrics.jsonl."""
 
-_COPIED = 0.05
+COPIED = 0.05
 """Share of drawn pictures that are copies past which they are no chance: on held-out pictures
 the same search finds about 0.01."""
 
@@ -30,7 +30,7 @@ def copies(scores: Sequence[Event]) -> str:
     In two scores in a row: many are taken over a run, and one of them may be unlucky.
     """
     late = [_table(event, "copies") for event in scores[-_LOOKS:]]
-    beyond = [_is_number(t.get("low")) and t["low"] > _COPIED for t in late]
+    beyond = [_is_number(t.get("low")) and t["low"] > COPIED for t in late]
     if len(late) < _LOOKS or not all(beyond) or not _is_number(late[-1].get("value")):
         return ""
     share = late[-1]["value"]

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from kao.errors import DataError
+from kao.evaluation.by_heart import COPIED
 from kao.evaluation.card import Card
 from kao.metrics.scores import Score
 
@@ -50,6 +51,18 @@ class Evaluation:
     per_class: Mapping[str, tuple[Measured, ...]] = field(default_factory=dict)
     copies: Measured | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def copied(self) -> bool:
+        """Whether more of the drawn pictures are copies of training pictures than chance makes.
+
+        The whole interval of their share lies above that of real pictures, or above what the search
+        would find of new ones by far.
+        """
+        if self.copies is None:
+            return False
+        floor = self.copies.floor
+        return self.copies.score.low > (COPIED if floor is None else floor.high)
 
     def of(self, name: str) -> Measured | None:
         """The score of that name; None if it was not measured."""

@@ -119,6 +119,8 @@ def _newest_grid(record: RunRecord) -> str:
     grid = record.grids[-1]
     weights = "averaged" if grid.path.stem.endswith("ema") else "raw"
     caption = f"Drawn by the {weights} weights after {grid.images:,} pictures."
+    if grid.classes:
+        caption += f" Its columns show in turn: {', '.join(grid.classes)}."
     return section("", figure_of_file(grid.path, caption, enlarged=True))
 
 

@@ -28,10 +28,12 @@ class Grid:
     Attributes:
         images: Pictures that the model had seen.
         path: The PNG.
+        classes: Those that its columns show in turn; empty where they do not.
     """
 
     images: int
     path: Path
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -174,10 +176,11 @@ def _kept(events: Sequence[Event]) -> list[Event]:
 def _grids(folder: Path, *, told: Sequence[Event]) -> list[Grid]:
     """Those that events tell of; all, where none tells of any."""
     kinds: dict[str, list[Grid]] = {"ema": [], "raw": []}
-    names = {Path(str(event.get("file"))).name for event in told}
+    names = {Path(str(event.get("file"))).name: event.get("classes") or () for event in told}
     for path in sorted(folder.glob("*.png")):
         if names and path.name not in names:
             continue
         if found := re.fullmatch(r"(\d+)-(ema|raw)", path.stem):
-            kinds[found[2]].append(Grid(int(found[1]), path))
+            classes = tuple(map(str, names.get(path.name, ())))
+            kinds[found[2]].append(Grid(int(found[1]), path, classes))
     return sorted(kinds["ema"] or kinds["raw"], key=lambda grid: grid.images)

@@ -132,6 +132,7 @@ def _held_out(config: _Table, start: Event) -> str:
 _ROWS: Mapping[str, Callable[[_Table, Event], str]] = {
     "Length": lambda config, start: _text(config.get("length")),
     "Branched from": lambda config, start: _text(start.get("branched_from")),
+    "Fine-tuned from": lambda config, start: _text(start.get("base")),
     "Batch": _batch,
     "Processes": _processes,
     "Precision": _precision,

@@ -1,0 +1,381 @@
+"""The networks against their papers, and against one another.
+
+    python bench/backbones.py table
+    python bench/backbones.py speed --rounds 3 --seconds 4
+    python bench/backbones.py quality anime.zip --runs DIR --images 24000 --seeds 0 1
+
+table    Parameters and operations of each published shape, beside what its paper says; counted on
+         the meta device, a multiply-add as two.
+speed    Images a second of training and the largest memory of each recipe for 32x32, of which
+         each differs from `faces-32` in its network alone (and, where the recipe says so, in its
+         optimiser), in turns, each in a process of its own.
+quality  Each of these trains for as long as `faces-32` takes for --images: the cost of an image is
+         measured first, in processor seconds of one process, all in turns, and the images are
+         divided by it.  So the comparison is one of equal time on an undisturbed machine.  600
+         pictures of each are compared with real ones.  A run that stands in --runs already is not
+         trained again.
+
+Each part writes its own to bench/results/backbones.json.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from costs import relative_costs
+from pairs import REAL, SAMPLING, SIZE, features
+from torch import Tensor
+from turns import in_turns, ratios, spread
+
+import kao
+from kao.config import Request, RunConfig, dump
+from kao.config.run import CHANNELS, NetworkConfig
+from kao.data.prepare import prepare
+from kao.data.prepared import PreparedSet
+from kao.data.sources import open_source
+from kao.machine import describe, versions
+from kao.metrics import KernelDistance
+from kao.metrics.spaces import open_space
+from kao.networks import EDM2Config, Takes, UNetConfig
+from kao.networks.cost import flops, parameters
+from kao.networks.dit import SHAPES
+from kao.runs import Run, draw
+
+OUT = Path(__file__).parent / "results/backbones.json"
+RECIPES = ("faces-32", "ddpm-32", "adm-32", "linear-32", "dit-32", "edm2-32")
+SPACES = ("wavelets", "faces")
+CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Published:
+    """A network as a paper has it.
+
+    Attributes:
+        name: For the table.
+        source: Author, year.
+        config: Its shape.
+        channels: Of what it sees.
+        size: Of what it sees, pixels.
+        parameters: Millions, as the paper says; None where it does not.
+        operations: Thousands of millions of multiply-adds, as the paper says; None likewise.
+        outputs: Channels of what it says.
+        classes: That it tells apart.
+    """
+
+    name: str
+    source: str
+    config: NetworkConfig
+    channels: int
+    size: int
+    parameters: float | None
+    operations: float | None = None
+    outputs: int | None = None
+    classes: int = 0
+
+    def counted(self) -> dict[str, float]:
+        """Parameters, and operations of a forward pass."""
+        with torch.device("meta"):
+            network = self.config.build(
+                channels=self.channels,
+                size=self.size,
+                outputs=self.outputs,
+                takes=Takes(classes=self.classes),
+            )
+        return {
+            "parameters": parameters(network),
+            "flops": flops(network, (self.channels, self.size, self.size)),
+        }
+
+
+_DDPM = UNetConfig()
+_ADM = UNetConfig(
+    width=256,
+    levels=(1, 1, 2, 2, 4, 4),
+    attention=(32, 16, 8),
+    head_width=64,
+    level="film",
+    resample="residual",
+    embedding="adm",
+    dropout=0.0,
+)
+
+
+def published() -> list[Published]:
+    """All of them, in the order of the table."""
+    table = [
+        Published("DDPM, CIFAR-10", "Ho et al. (2020)", _DDPM, 3, 32, 35.7),
+        Published(
+            "DDPM, CelebA-HQ 256",
+            "Ho et al. (2020)",
+            replace(_DDPM, levels=(1, 1, 2, 2, 4, 4), dropout=0.0),
+            3,
+            256,
+            113.7,
+        ),
+        Published(
+            "ADM 64, classes",
+            "Dhariwal & Nichol (2021)",
+            replace(_ADM, width=192, levels=(1, 2, 3, 4), blocks=3),
+            3,
+            64,
+            296,
+            110,
+            outputs=6,
+            classes=CLASSES,
+        ),
+        Published(
+            "ADM 128, classes",
+            "Dhariwal & Nichol (2021)",
+            replace(_ADM, levels=(1, 1, 2, 3, 4), heads=4, head_width=0),
+            3,
+            128,
+            422,
+            307,
+            outputs=6,
+            classes=CLASSES,
+        ),
+        Published(
+            "ADM 256, classes",
+            "Dhariwal & Nichol (2021)",
+            _ADM,
+            3,
+            256,
+            554,
+            1120,
+            outputs=6,
+            classes=CLASSES,
+        ),
+        *_song(),
+    ]
+    for name, patch, millions, operations in (
+        ("S", 2, 33, 6.06),
+        ("B", 2, 130, 23.01),
+        ("L", 2, 458, 80.71),
+        ("XL", 2, 675, 118.64),
+        ("XL", 4, 675, 29.05),
+        ("XL", 8, 676, 7.39),
+    ):
+        table.append(
+            Published(
+                f"DiT-{name}/{patch}, latents",
+                "Peebles & Xie (2023)",
+                replace(SHAPES[name], patch=patch),
+                4,
+                32,
+                millions,
+                operations,
+                outputs=8,
+                classes=CLASSES,
+            )
+        )
+    for name, width, millions, operations in (
+        ("XS", 128, 125, 46),
+        ("S", 192, 280, 102),
+        ("M", 256, 498, 181),
+        ("L", 320, 777, 282),
+        ("XL", 384, 1119, 406),
+        ("XXL", 448, 1523, 552),
+    ):
+        table.append(
+            Published(
+                f"EDM2-{name}, latents",
+                "Karras et al. (2024a)",
+                EDM2Config(width=width),
+                4,
+                64,
+                millions,
+                operations,
+                classes=CLASSES,
+            )
+        )
+    return table
+
+
+def _song() -> list[Published]:
+    """The networks of score-based models as Karras et al. (2022) train them on CIFAR-10."""
+    found = []
+    for name, recipe, millions in (("DDPM++", "ddpmpp-32", 56), ("NCSN++", "ncsnpp-32", 56)):
+        config = config_of(recipe)
+        found.append(
+            Published(
+                f"{name}, CIFAR-10",
+                "Karras et al. (2022)",
+                config.network,
+                3,
+                32,
+                millions,
+            )
+        )
+    return found
+
+
+def table(given: argparse.Namespace) -> dict[str, Any]:
+    """Print and return what is counted and what the papers say."""
+    rows = []
+    for each in published():
+        counted = each.counted()
+        row = {
+            "name": each.name,
+            "source": each.source,
+            **counted,
+            "paper_parameters_millions": each.parameters,
+            "paper_multiply_adds_billions": each.operations,
+        }
+        rows.append(row)
+        said = "" if each.operations is None else f"(paper: {each.operations:g})"
+        print(
+            f"{each.name:24} {counted['parameters'] / 1e6:8.2f} M (paper: {each.parameters:g})   "
+            f"{counted['flops'] / 2e9:8.2f} G multiply-adds {said}",
+            flush=True,
+        )
+    return {"rows": rows}
+
+
+def config_of(recipe: str, *words: str) -> RunConfig:
+    """A recipe, with changes."""
+    return Request.of(recipe, words).over(dump(RunConfig()))
+
+
+class Rung:
+    """Steps of one recipe on toy faces, as what is measured in turns."""
+
+    def __init__(self, recipe: str, faces: str):
+        config = config_of(recipe, "training.precision=bf16", "length=100M images")
+        prepared = prepare(open_source(faces, size=SIZE), size=SIZE)
+        self._trainer = config.build(prepared, torch.device("cpu"))
+        self._stream = self._trainer.batches(0)
+        meta = config.build_denoiser("meta").network
+        self.about: dict[str, Any] = {
+            "parameters": parameters(meta),
+            "flops": flops(meta, (CHANNELS, SIZE, SIZE)),
+            "batch": config.training.batch,
+            "optimizer": type(config.optimizer.method).__name__,
+        }
+
+    def step(self) -> int:
+        """One optimiser step."""
+        batch = next(self._stream)
+        self._trainer.step(batch)
+        return batch.count
+
+
+def speed(given: argparse.Namespace) -> dict[str, Any]:
+    """Measure, print and return speed and memory of the recipes."""
+    figures = in_turns(
+        {name: partial(Rung, name, given.faces) for name in RECIPES},
+        rounds=given.rounds,
+        seconds=given.seconds,
+        threads=given.threads,
+        device=torch.device("cpu"),
+    )
+    rows = {}
+    for name, figure in figures.items():
+        against = ratios(figure, figures["faces-32"])
+        rows[name] = {**figure.table(), "against faces-32": against}
+        rate = against["images_per_second"]
+        print(
+            f"{name:12} {figure.about['parameters'] / 1e6:6.2f} M "
+            f"{figure.about['flops'] / 1e9:7.3f} GFLOP  images/s x {rate['median']:.2f} "
+            f"({rate['min']:.2f} to {rate['max']:.2f})  memory x {against['memory']:.2f}"
+        )
+    return {"rounds": given.rounds, "seconds": given.seconds, "recipes": rows}
+
+
+def costs(prepared: PreparedSet, *, images: int) -> dict[str, float]:
+    """Of an image, relative to `faces-32`."""
+    configs = [
+        config_of(recipe, "training.precision=bf16", f"length={images} images")
+        for recipe in RECIPES
+    ]
+    relative = relative_costs(configs, prepared, images=images)
+    return dict(zip(RECIPES, relative, strict=True))
+
+
+def quality(given: argparse.Namespace) -> dict[str, Any]:
+    """Train what is missing, score, print and return."""
+    prepared = prepare(open_source(given.faces, size=SIZE), size=SIZE)
+    given.runs.mkdir(parents=True, exist_ok=True)
+    noted = given.runs / "costs.json"
+    if not noted.exists():
+        measured = costs(prepared, images=given.images)
+        noted.write_text(json.dumps(measured), encoding="utf-8")
+    relative = json.loads(noted.read_text(encoding="utf-8"))
+    real = {name: _of_real(prepared, name) for name in SPACES}
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for seed in given.seeds:
+        for recipe in RECIPES:
+            run = kao.train(
+                given.faces,
+                run=given.runs / f"{recipe}-{seed}",
+                recipe=recipe,
+                length=f"{round(given.images / relative[recipe])} images",
+                overrides=[f"seed={seed}", "training.precision=bf16", "hooks.samples=1000000"],
+            )
+            told = {"seed": seed, **_scores(run, real, n=given.n)}
+            rows.setdefault(recipe, []).append(told)
+            print(f"{recipe}, seed {seed}: cost {relative[recipe]:.2f}, {told}", flush=True)
+    return {
+        "faces": Path(given.faces).name,
+        "images of faces-32": given.images,
+        "n": given.n,
+        "real": REAL,
+        "costs": relative,
+        "runs": rows,
+        "spread": {
+            recipe: {space: spread([row[space] for row in own]) for space in SPACES}
+            for recipe, own in rows.items()
+        },
+    }
+
+
+def _of_real(prepared: PreparedSet, name: str) -> Tensor:
+    lot = torch.randperm(len(prepared), generator=torch.Generator().manual_seed(0))[:REAL]
+    pictures = torch.stack([torch.tensor(prepared.images[int(i)]) for i in lot])
+    return features(pictures, open_space(name))
+
+
+def _scores(run: Run, real: Mapping[str, Tensor], *, n: int) -> dict[str, Any]:
+    drawn = torch.cat(list(draw(run.denoiser(), run.drawing(SAMPLING), indices=range(n))))
+    told: dict[str, Any] = {"images": run.checkpoint()[0].images}
+    for name, seen in real.items():
+        score = KernelDistance(seen)(features(drawn, open_space(name)))
+        told |= {name: score.value, f"{name}_error": score.error}
+    return told
+
+
+def main() -> None:
+    """Do one part and write it beside the others."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parts = parser.add_subparsers(dest="part", required=True)
+    parts.add_parser("table").set_defaults(do=table)
+    part = parts.add_parser("speed")
+    part.add_argument("--faces", default="toy:2000")
+    part.add_argument("--rounds", type=int, default=3)
+    part.add_argument("--seconds", type=float, default=4)
+    part.add_argument("--threads", type=int, default=1)
+    part.set_defaults(do=speed)
+    part = parts.add_parser("quality")
+    part.add_argument("faces", help="a folder or zip file of pictures")
+    part.add_argument("--runs", type=Path, required=True, help="where the runs are or go")
+    part.add_argument("--images", type=int, default=24_000, help="what faces-32 sees")
+    part.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    part.add_argument("--n", type=int, default=600, help="pictures drawn from each run")
+    part.set_defaults(do=quality)
+    given = parser.parse_args()
+
+    about = {"date": date.today().isoformat(), "machine": describe(), "versions": versions()}
+    told = {**about, **given.do(given)}
+    before = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
+    text = json.dumps({**before, given.part: told}, indent=2)
+    OUT.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
