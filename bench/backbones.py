@@ -20,8 +20,7 @@ Each part writes its own to bench/results/backbones.json.
 
 import argparse
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -30,190 +29,24 @@ from typing import Any
 import torch
 from costs import relative_costs
 from pairs import REAL, SAMPLING, SIZE, features
+from published import config_of, published
 from torch import Tensor
 from turns import in_turns, ratios, spread
 
 import kao
-from kao.config import Request, RunConfig, dump
-from kao.config.run import CHANNELS, NetworkConfig
+from kao.config.run import CHANNELS
 from kao.data.prepare import prepare
 from kao.data.prepared import PreparedSet
 from kao.data.sources import open_source
 from kao.machine import describe, versions
 from kao.metrics import KernelDistance
 from kao.metrics.spaces import open_space
-from kao.networks import EDM2Config, Takes, UNetConfig
 from kao.networks.cost import flops, parameters
-from kao.networks.dit import SHAPES
 from kao.runs import Run, draw
 
 OUT = Path(__file__).parent / "results/backbones.json"
 RECIPES = ("faces-32", "ddpm-32", "adm-32", "linear-32", "dit-32", "edm2-32")
 SPACES = ("wavelets", "faces")
-CLASSES = 1000
-
-
-@dataclass(frozen=True)
-class Published:
-    """A network as a paper has it.
-
-    Attributes:
-        name: For the table.
-        source: Author, year.
-        config: Its shape.
-        channels: Of what it sees.
-        size: Of what it sees, pixels.
-        parameters: Millions, as the paper says; None where it does not.
-        operations: Thousands of millions of multiply-adds, as the paper says; None likewise.
-        outputs: Channels of what it says.
-        classes: That it tells apart.
-    """
-
-    name: str
-    source: str
-    config: NetworkConfig
-    channels: int
-    size: int
-    parameters: float | None
-    operations: float | None = None
-    outputs: int | None = None
-    classes: int = 0
-
-    def counted(self) -> dict[str, float]:
-        """Parameters, and operations of a forward pass."""
-        with torch.device("meta"):
-            network = self.config.build(
-                channels=self.channels,
-                size=self.size,
-                outputs=self.outputs,
-                takes=Takes(classes=self.classes),
-            )
-        return {
-            "parameters": parameters(network),
-            "flops": flops(network, (self.channels, self.size, self.size)),
-        }
-
-
-_DDPM = UNetConfig()
-_ADM = UNetConfig(
-    width=256,
-    levels=(1, 1, 2, 2, 4, 4),
-    attention=(32, 16, 8),
-    head_width=64,
-    level="film",
-    resample="residual",
-    embedding="adm",
-    dropout=0.0,
-)
-
-
-def published() -> list[Published]:
-    """All of them, in the order of the table."""
-    table = [
-        Published("DDPM, CIFAR-10", "Ho et al. (2020)", _DDPM, 3, 32, 35.7),
-        Published(
-            "DDPM, CelebA-HQ 256",
-            "Ho et al. (2020)",
-            replace(_DDPM, levels=(1, 1, 2, 2, 4, 4), dropout=0.0),
-            3,
-            256,
-            113.7,
-        ),
-        Published(
-            "ADM 64, classes",
-            "Dhariwal & Nichol (2021)",
-            replace(_ADM, width=192, levels=(1, 2, 3, 4), blocks=3),
-            3,
-            64,
-            296,
-            110,
-            outputs=6,
-            classes=CLASSES,
-        ),
-        Published(
-            "ADM 128, classes",
-            "Dhariwal & Nichol (2021)",
-            replace(_ADM, levels=(1, 1, 2, 3, 4), heads=4, head_width=0),
-            3,
-            128,
-            422,
-            307,
-            outputs=6,
-            classes=CLASSES,
-        ),
-        Published(
-            "ADM 256, classes",
-            "Dhariwal & Nichol (2021)",
-            _ADM,
-            3,
-            256,
-            554,
-            1120,
-            outputs=6,
-            classes=CLASSES,
-        ),
-        *_song(),
-    ]
-    for name, patch, millions, operations in (
-        ("S", 2, 33, 6.06),
-        ("B", 2, 130, 23.01),
-        ("L", 2, 458, 80.71),
-        ("XL", 2, 675, 118.64),
-        ("XL", 4, 675, 29.05),
-        ("XL", 8, 676, 7.39),
-    ):
-        table.append(
-            Published(
-                f"DiT-{name}/{patch}, latents",
-                "Peebles & Xie (2023)",
-                replace(SHAPES[name], patch=patch),
-                4,
-                32,
-                millions,
-                operations,
-                outputs=8,
-                classes=CLASSES,
-            )
-        )
-    for name, width, millions, operations in (
-        ("XS", 128, 125, 46),
-        ("S", 192, 280, 102),
-        ("M", 256, 498, 181),
-        ("L", 320, 777, 282),
-        ("XL", 384, 1119, 406),
-        ("XXL", 448, 1523, 552),
-    ):
-        table.append(
-            Published(
-                f"EDM2-{name}, latents",
-                "Karras et al. (2024a)",
-                EDM2Config(width=width),
-                4,
-                64,
-                millions,
-                operations,
-                classes=CLASSES,
-            )
-        )
-    return table
-
-
-def _song() -> list[Published]:
-    """The networks of score-based models as Karras et al. (2022) train them on CIFAR-10."""
-    found = []
-    for name, recipe, millions in (("DDPM++", "ddpmpp-32", 56), ("NCSN++", "ncsnpp-32", 56)):
-        config = config_of(recipe)
-        found.append(
-            Published(
-                f"{name}, CIFAR-10",
-                "Karras et al. (2022)",
-                config.network,
-                3,
-                32,
-                millions,
-            )
-        )
-    return found
 
 
 def table(given: argparse.Namespace) -> dict[str, Any]:
@@ -236,11 +69,6 @@ def table(given: argparse.Namespace) -> dict[str, Any]:
             flush=True,
         )
     return {"rows": rows}
-
-
-def config_of(recipe: str, *words: str) -> RunConfig:
-    """A recipe, with changes."""
-    return Request.of(recipe, words).over(dump(RunConfig()))
 
 
 class Rung:
@@ -288,14 +116,14 @@ def speed(given: argparse.Namespace) -> dict[str, Any]:
     return {"rounds": given.rounds, "seconds": given.seconds, "recipes": rows}
 
 
-def costs(prepared: PreparedSet, *, images: int) -> dict[str, float]:
+def costs(recipes: Sequence[str], prepared: PreparedSet, *, images: int) -> dict[str, float]:
     """Of an image, relative to `faces-32`."""
     configs = [
         config_of(recipe, "training.precision=bf16", f"length={images} images")
-        for recipe in RECIPES
+        for recipe in (RECIPES[0], *recipes)
     ]
-    relative = relative_costs(configs, prepared, images=images)
-    return dict(zip(RECIPES, relative, strict=True))
+    _, *relative = relative_costs(configs, prepared, images=images)
+    return dict(zip(recipes, relative, strict=True))
 
 
 def quality(given: argparse.Namespace) -> dict[str, Any]:
@@ -303,14 +131,14 @@ def quality(given: argparse.Namespace) -> dict[str, Any]:
     prepared = prepare(open_source(given.faces, size=SIZE), size=SIZE)
     given.runs.mkdir(parents=True, exist_ok=True)
     noted = given.runs / "costs.json"
-    if not noted.exists():
-        measured = costs(prepared, images=given.images)
-        noted.write_text(json.dumps(measured), encoding="utf-8")
-    relative = json.loads(noted.read_text(encoding="utf-8"))
+    relative = json.loads(noted.read_text(encoding="utf-8")) if noted.exists() else {}
+    if unknown := [recipe for recipe in given.recipes if recipe not in relative]:
+        relative |= costs(unknown, prepared, images=given.images)
+        noted.write_text(json.dumps(relative), encoding="utf-8")
     real = {name: _of_real(prepared, name) for name in SPACES}
     rows: dict[str, list[dict[str, Any]]] = {}
     for seed in given.seeds:
-        for recipe in RECIPES:
+        for recipe in given.recipes:
             run = kao.train(
                 given.faces,
                 run=given.runs / f"{recipe}-{seed}",
@@ -365,6 +193,7 @@ def main() -> None:
     part.add_argument("faces", help="a folder or zip file of pictures")
     part.add_argument("--runs", type=Path, required=True, help="where the runs are or go")
     part.add_argument("--images", type=int, default=24_000, help="what faces-32 sees")
+    part.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=RECIPES)
     part.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     part.add_argument("--n", type=int, default=600, help="pictures drawn from each run")
     part.set_defaults(do=quality)

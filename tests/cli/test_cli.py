@@ -204,10 +204,10 @@ from kao.cli import run
 started, module, name = Path(sys.argv[1]), importlib.import_module(sys.argv[2]), sys.argv[3]
 quick = getattr(module, name)
 
-def slow(*words):
+def slow(*words, **named):
     started.touch()
     time.sleep(1)
-    return quick(*words)
+    return quick(*words, **named)
 
 setattr(module, name, slow)
 sys.exit(run(sys.argv[4:]))
@@ -217,7 +217,7 @@ sys.exit(run(sys.argv[4:]))
 @pytest.mark.parametrize(
     ("module", "name", "code", "said"),
     [
-        ("kao.runs.start", "_prepared", 75, "Stopped before the first step; nothing is lost.\n"),
+        ("kao.runs.deciding", "_prepared", 75, "Stopped before the first step; nothing is lost.\n"),
         ("kao.runs", "finish", 0, "Finished at 8 images"),
     ],
 )

@@ -31,6 +31,9 @@ def test_a_dry_run_prints_what_would_be_run_and_writes_nothing(kao, finetune, tm
     assert code == 0
     assert 'train = "norms_attention"' in out and "dropout = 0.3" in out
     assert 'new = [\n    "augmented.weight",\n]' in out
+    for said in ("# Beginning with ", "# Chosen for 12 pictures", "# The network is told what was"):
+        assert said in out
+    assert " weights of the base are kept as they are.\n" in out
     assert not (tmp_path / "tuned").exists()
 
 
@@ -55,6 +58,22 @@ def test_the_run_is_named_after_its_pictures_and_its_base(kao, finetune, tmp_pat
 )
 def test_mistakes_are_told_in_one_line(refused, finetune, words, said):
     assert said in refused(*finetune, "--steps", "1", *words, "--dry-run")
+
+
+def test_a_base_is_not_written_into(refused, finetune, tmp_path):
+    base, words = finetune[1], (*finetune[:-1], finetune[1], "--steps", 1)
+    said = "would be written into the same directory: give another --run"
+    assert said in refused(*words)
+    (checkpoint, *_) = sorted((base / "checkpoints").iterdir())
+    assert said in refused(words[0], checkpoint, *words[2:])
+    assert said in refused(words[0], tmp_path / "base" / ".", *words[2:])
+
+
+def test_arguments_in_the_wrong_order_are_told(refused, finetune):
+    base = finetune[1]
+    assert f"comes first, as in kao finetune {base} toy:12." in refused("finetune", "toy:12", base)
+    said = "toy:12 names pictures, and a trained model comes first: kao finetune BASE toy:12."
+    assert said in refused("finetune", "toy:12", "toy:9")
 
 
 def test_a_base_that_is_nowhere_is_told(refused, tmp_path):

@@ -3,6 +3,7 @@
 import pytest
 
 from kao.config import RunConfig
+from kao.config.finetuning import FinetuneConfig
 from kao.config.sections import EMAConfig, LossConfig, TrainingConfig
 from kao.diffusion import EDM, VE, Cosine, EDMWeight, Flow, Linear, TruncatedSNR, targets
 from kao.errors import ConfigError
@@ -40,6 +41,16 @@ def test_a_weight_that_bursts_near_pure_noise_is_refused(schedule, weight):
     told = refusal(schedule=schedule, target=targets.eps, loss=LossConfig(weight=weight))
     assert "near pure noise" in told and "take the v target" in told
     RunConfig(schedule=schedule, target=targets.v, loss=LossConfig(weight=weight)).check()
+
+
+def test_a_weight_is_held_against_what_the_network_of_a_base_says_itself():
+    loss = LossConfig(weight=TruncatedSNR())
+    chain = FinetuneConfig(schedule=Linear(), target=targets.eps)
+    of_eps, of_v = (FinetuneConfig(target=target) for target in (targets.eps, targets.v))
+    told = refusal(schedule=Linear(), target=targets.v, finetune=of_eps, loss=loss)
+    assert "near pure noise" in told and "the base's own target" in told and '"plain"' in told
+    RunConfig(schedule=Linear(), target=targets.eps, finetune=of_v, loss=loss).check()
+    RunConfig(target=targets.v, finetune=chain, loss=LossConfig(weight=None)).check()
 
 
 def test_published_pairs_of_target_and_weight_pass():

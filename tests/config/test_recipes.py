@@ -48,18 +48,50 @@ SMALL_PICTURES = ("data.size=64", "network.attention=[]")
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_recipe_trains_saves_loads_and_draws(name, tmp_path):
+def test_every_recipe_trains_saves_loads_and_draws(name, tiny_run, tmp_path):
+    if "finetune" in load_recipe(name):  # which the base's network goes with
+        run = kao.finetune(
+            tiny_run,
+            "toy:8",
+            run=tmp_path / "run",
+            recipe=name,
+            length="2 steps",
+            overrides=SHRUNK,
+        )
+        _draws(run, size=16)
+        return
     kind = dump(whole(name))["network"]["kind"]
     small = (*SHRUNK, *SMALL_NETWORK[kind])
     if kind == "unet" and whole(name).data.size > 64:
         small = (*small, *SMALL_PICTURES)
     run = kao.train("toy:8", run=tmp_path / "run", recipe=name, length="2 steps", overrides=small)
+    _draws(run, size=whole(name, *small).data.size)
+
+
+def _draws(run, *, size):
+    """Two steps of two pictures were saved, and draw the same again from the disk."""
     assert run.checkpoint()[0].images == 4
     assert run.denoiser(weights="model").network.conv_out.weight.any()  # zero at the start
     drawn = kao.sample(run, n=2, seed=1)
-    size = whole(name, *small).data.size
     assert (drawn.shape, drawn.dtype) == ((2, 3, size, size), torch.uint8)
-    assert torch.equal(drawn, kao.sample(tmp_path / "run", n=2, seed=1))
+    assert torch.equal(drawn, kao.sample(run.path, n=2, seed=1))
+
+
+def test_a_recipe_for_fine_tuning_is_refused_without_a_base(tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"anime-from-faces sets finetune\.train, .* kao finetune"
+    ):
+        kao.train("toy:8", run=tmp_path / "run", recipe="anime-from-faces", length="1 step")
+
+
+def test_the_configuration_of_a_run_that_began_with_noise_is_a_recipe(tiny_run, tmp_path):
+    file = tmp_path / "again.toml"
+    file.write_text((tiny_run / "run.toml").read_text())
+    overrides = ("evaluation.every=0",)
+    run = kao.train(
+        "toy:8", run=tmp_path / "run", recipe=str(file), length="1 step", overrides=overrides
+    )
+    assert run.config.network == kao.Run.open(tiny_run).config.network
 
 
 def test_an_unknown_recipe_is_told_the_near_miss_and_all_names():

@@ -43,6 +43,8 @@ def test_a_card_is_read_at_a_glance():
     assert "1,000 pictures of 32 pixels: runs/mine after 640,000 images" in lines[1]
     assert "4,000 pictures: my-faces (sha256 abababababab)" in lines[2]
     assert "sampler ddim, uniform, steps 25, guidance none, EMA ema-0.999" in lines[4]
+    raw = replace(CARD, ema="model").lines()[4]
+    assert "weights model" in raw and "EMA" not in raw
     assert str(FOLDER).endswith("precision fp32, seed 0")
 
 

@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+import safetensors.torch
 import torch
 from pipelines import COUNTS, UNETS, filled, shrunk
 
@@ -67,15 +68,12 @@ def saved(network, folder, scheduler=None):
 def difference(theirs, ours):
     """The largest over several times, in float32; the outputs are of order 1."""
     size, classes = theirs.config.sample_size, theirs.config.num_class_embeds
-    x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
-    label = torch.tensor([0, 2]) if classes else None
-    worst = 0.0
-    for t in TIMES:
-        expected = theirs(x, torch.full((2,), t), class_labels=label).sample
-        assert 0.05 < expected.std() < 5
-        met = ours(x, torch.full((2,), float(t)), Conditions(label=label))
-        worst = max(worst, (met - expected).abs().max().item())
-    return worst
+    x = torch.randn(len(TIMES), 3, size, size, generator=torch.Generator().manual_seed(1))
+    label = torch.tensor([0, 2, 1, 0]) if classes else None
+    expected = theirs(x, torch.tensor(TIMES), class_labels=label).sample
+    assert (expected.std(dim=(1, 2, 3)) > 0.05).all() and (expected.std() < 5)
+    met = ours(x, torch.tensor(TIMES, dtype=torch.float32), Conditions(label=label))
+    return (met - expected).abs().max().item()
 
 
 @pytest.mark.parametrize("name", UNETS)
@@ -140,11 +138,65 @@ def test_weights_of_old_names_in_a_pickle_beside_all_else_are_read(tmp_path):
 def test_weights_of_half_precision_are_named_by_their_variant(tmp_path):
     theirs = theirs_of(SMALL).half()
     theirs.save_pretrained(tmp_path, variant="fp16")
-    with pytest.raises(CheckpointError, match=r"diffusion_pytorch_model\.safetensors or "):
+    with pytest.raises(CheckpointError, match=r"\.fp16\.safetensors: .* --weights fp16\."):
         import_model(str(tmp_path))
     model = import_model(str(tmp_path), weights="fp16")
     assert {tensor.dtype for tensor in model.weights.values()} == {torch.float32}
     assert difference(theirs.float(), model.build()) < 1e-5
+
+
+def test_plain_weights_are_named_where_a_variant_was_asked_for(tmp_path):
+    theirs_of(SMALL).save_pretrained(tmp_path, safe_serialization=False)
+    with pytest.raises(CheckpointError, match=r"model\.bin: .* leave --weights out"):
+        import_model(str(tmp_path), weights="fp16")
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_weights_in_several_files_are_joined(variant, tmp_path):
+    theirs = theirs_of(SMALL)
+    theirs.save_pretrained(tmp_path, max_shard_size="100KB", variant=variant)
+    shards = sorted(tmp_path.glob("*-of-*.safetensors"))
+    assert len(shards) > 1
+    model = import_model(str(tmp_path), weights=variant or "auto")
+    assert difference(theirs, model.build()) < 1e-5
+    if variant:
+        with pytest.raises(CheckpointError, match="ask for --weights fp16"):
+            import_model(str(tmp_path))
+    shards[1].unlink()
+    with pytest.raises(CheckpointError, match=f"{shards[1].name} is missing, and .*index"):
+        import_model(str(tmp_path), weights=variant or "auto")
+
+
+@pytest.mark.parametrize(
+    "places", [None, [], {"a": 3}, {"a": "../other.safetensors"}, {"a": "/other.safetensors"}]
+)
+def test_an_index_that_names_no_files_beside_it_is_refused(places, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"_class_name": "UNet2DModel", **SMALL}))
+    index = tmp_path / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    with pytest.raises(CheckpointError, match="does not say which file beside it"):
+        import_model(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (float("nan"), r"embed\.0\.bias of .* holds numbers that are not finite"),
+        (float("inf"), r"embed\.0\.bias of .* holds numbers that are not finite"),
+        (None, r"embed\.0\.bias of .* holds int8 numbers"),
+    ],
+)
+def test_weights_that_are_no_finite_floats_are_refused_by_name(value, words, tmp_path):
+    theirs_of(SMALL).save_pretrained(tmp_path)
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    state, name = safetensors.torch.load_file(file), "time_embedding.linear_1.bias"
+    if value is None:
+        state[name] = state[name].to(torch.int8)
+    else:
+        state[name][3] = value
+    safetensors.torch.save_file(state, file)
+    with pytest.raises(CheckpointError, match=words):
+        import_model(str(tmp_path))
 
 
 @torch.no_grad()
@@ -195,6 +247,44 @@ def test_an_imported_pipeline_draws_the_same_picture_from_the_same_noise(steps, 
 def test_what_our_u_net_cannot_express_is_refused_by_its_key(change, words):
     with pytest.raises(ConfigError, match=words):
         read_config({**SMALL, **change})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("block_out_channels", None),
+        ("block_out_channels", []),
+        ("block_out_channels", [0, 32]),
+        ("block_out_channels", "64"),
+        ("down_block_types", None),
+        ("layers_per_block", "2"),
+        ("dropout", "x"),
+        ("norm_eps", None),
+        ("num_class_embeds", "a"),
+        ("in_channels", "3"),
+        ("sample_size", 0),
+        ("add_attention", "yes"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_by_file_and_key(key, value):
+    words = re.escape(f"{key} = {value!r} in config.json is damaged or foreign: expected ")
+    with pytest.raises(ConfigError, match=words):
+        read_config({**SMALL, key: value})
+
+
+@pytest.mark.parametrize(
+    ("fact", "words"),
+    [
+        ({"num_train_timesteps": 1e3}, "num_train_timesteps = 1000.0; expected a whole number"),
+        ({"num_train_timesteps": "a"}, "num_train_timesteps = 'a'; expected a whole number"),
+        ({"beta_schedule": 3}, "beta_schedule = 3; expected linear or "),
+        ({"prediction_type": "v"}, "prediction_type = 'v'; expected epsilon or "),
+    ],
+)
+def test_a_fact_of_another_kind_is_refused(fact, words, tmp_path):
+    theirs_of(SMALL).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=words):
+        import_model(str(tmp_path), facts=fact)
 
 
 @pytest.mark.parametrize(

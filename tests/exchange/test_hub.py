@@ -54,7 +54,7 @@ def hub(monkeypatch):
 
 def test_a_folder_goes_to_a_new_repository_of_models(hub, tmp_path):
     made = hub()
-    address = push_folder(tmp_path, "faces", private=True, update=False)
+    address = push_folder(tmp_path, "me/faces", private=True, update=False)
     assert address == "https://huggingface.co/me/faces"
     (_, created), (_, uploaded) = made.calls
     assert (created["private"], created["exist_ok"], created["repo_type"]) == (True, False, "model")
@@ -74,6 +74,8 @@ def test_a_folder_goes_to_a_new_repository_of_models(hub, tmp_path):
         ("upload_folder", answer(errors.HfHubHTTPError, 500), "later"),
         ("upload_folder", errors.OfflineModeIsEnabled("offline"), "cannot be reached"),
         ("upload_folder", NO_ROUTE, "cannot be reached"),
+        ("create_repo", ValueError("odd\nname"), "refused me/faces (odd name)"),
+        ("upload_folder", ValueError("invalid front matter"), "invalid front matter"),
     ],
 )
 def test_an_error_is_one_sentence_that_says_what_to_do(hub, call, error, words, tmp_path):
@@ -81,7 +83,15 @@ def test_an_error_is_one_sentence_that_says_what_to_do(hub, call, error, words, 
     with pytest.raises(OutputError) as caught:
         push_folder(tmp_path, "me/faces", private=False, update=False)
     assert words in str(caught.value) and "\n" not in str(caught.value)
-    assert "nothing was pushed" in str(caught.value)
+    made = call == "upload_folder"
+    assert ("me/faces was made and is empty" in str(caught.value)) is made
+    assert ("nothing was pushed" in str(caught.value)) is not made
+
+
+def test_a_model_that_was_there_is_not_called_empty(hub, tmp_path):
+    hub(upload_folder=NO_ROUTE)
+    with pytest.raises(OutputError, match="nothing was pushed"):
+        push_folder(tmp_path, "me/faces", private=False, update=True)
 
 
 def test_who_is_not_logged_in_is_told_so_first(hub):

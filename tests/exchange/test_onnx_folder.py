@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 from giving import SMALL, config_of, drawn, noise_of, trained
 
+import kao
 from kao.config.conditioning import ConditionsConfig
 from kao.config.sections import SamplingConfig
 from kao.diffusion import (
@@ -31,7 +33,9 @@ from kao.diffusion import (
 )
 from kao.errors import MissingExtraError, OutputError
 from kao.exchange import onnx as exporting
+from kao.exchange.diffusers_folder import write_diffusers
 from kao.exchange.onnx import FILE, README, SIDECAR, write_onnx
+from kao.exchange.own import write_own
 from kao.exchange.steps import limited, path_of
 from kao.networks import NETWORKS, Conditions, DiTConfig, EDM2Config, LinearUNetConfig
 
@@ -42,6 +46,9 @@ TINY = {
     "edm2": EDM2Config(width=8, levels=(1, 2), blocks=1, attention=(), head_width=8),
 }
 """As small as they go: tracing takes its seconds by the layer."""
+
+LONG = ("linear_unet", "edm2")
+"""Those that take long all the same."""
 
 CLASSES = ConditionsConfig(classes=True, names=("cat", "dog"))
 
@@ -76,7 +83,14 @@ def test_every_network_has_a_tiny_one_here():
     assert set(TINY) == set(NETWORKS)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in NETWORKS if kind != "unet"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=[pytest.mark.slow] if kind in LONG else [])
+        for kind in NETWORKS
+        if kind != "unet"
+    ],
+)
 def test_networks_say_the_same_as_onnx_at_any_batch(kind, tmp_path):
     given = of_kind(kind)
     write_onnx(given, tmp_path / "out")
@@ -131,6 +145,19 @@ def test_the_file_and_the_sidecar_say_what_the_inputs_mean(unet):
     assert properties["kao.target"] == told["target"]
     assert properties["kao.schedule"]["kind"] == "vp_cosine"
     assert {i.version for i in model.opset_import if i.domain == ""} == {told["opset"]}
+
+
+def test_no_form_names_a_folder_of_this_machine(unet, tmp_path):
+    given, out, _ = unet
+    plain = trained(config_of(VPCosine(), targets.v))
+    write_diffusers(plain, tmp_path / "diffusers")
+    write_own(given, tmp_path / "own.safetensors")
+    folders = (sys.prefix, Path(kao.__file__).parent, Path.cwd(), Path.home(), torch.__path__[0])
+    names = [str(folder).encode() for folder in folders if Path(folder) != Path("/")]
+    files = [file for place in (out, tmp_path) for file in place.rglob("*") if file.is_file()]
+    assert {file.suffix for file in files} >= {".onnx", ".safetensors", ".json", ".md"}
+    for file in files:
+        assert [name for name in names if name in file.read_bytes()] == [], file.name
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 import json
 import pickle
 import sys
+from dataclasses import replace
+from fnmatch import fnmatchcase
 
 import pytest
 import safetensors.torch
@@ -11,7 +13,9 @@ import torch
 from kao.errors import CheckpointError, ConfigError, MissingExtraError
 from kao.exchange import FORMATS, import_model
 from kao.exchange.diffusers_config import write_config
+from kao.exchange.diffusers_names import rules
 from kao.exchange.located import locate
+from kao.exchange.renaming import to_theirs
 from kao.networks import UNetConfig
 
 hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
@@ -27,6 +31,12 @@ def folder(tmp_path):
     return tmp_path
 
 
+def saved(network, folder):
+    """The weights of a network of ours, as diffusers would have them."""
+    theirs = to_theirs(rules(network, size=8), network.build(channels=3, size=8).state_dict())
+    safetensors.torch.save_file(theirs, folder / "diffusion_pytorch_model.safetensors")
+
+
 def said(name, **options):
     """The one sentence or two with which it is refused."""
     with pytest.raises(CheckpointError) as told:
@@ -35,10 +45,23 @@ def said(name, **options):
     return str(told.value)
 
 
-def test_a_name_that_is_nothing_is_said_to_be_neither(tmp_path):
-    message = said(tmp_path / "nowhere")
+def test_a_name_that_is_nothing_is_said_to_be_neither():
+    message = said("no/where/at-all")
     assert "no folder or file" in message and "owner/name" in message
     assert "no name of the hub" in said("celebahq")
+
+
+@pytest.mark.parametrize("name", ["./nothing", "../no/thing", "~/no-such-folder", "/nothing"])
+def test_a_name_that_can_only_be_a_path_is_not_asked_of_the_hub(name, monkeypatch):
+    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: pytest.fail("it was asked"))
+    message = said(name)
+    assert f"no folder or file {name}:" in message and "hub" not in message
+
+
+def test_a_name_that_names_nothing_is_refused():
+    assert "The name is empty" in said("")
+    assert "The name is empty" in said(" ")
+    assert "home of a user who is not known" in said("~no-such-user-here/model")
 
 
 def test_a_folder_without_weights_is_told_which_it_should_have(folder):
@@ -65,6 +88,12 @@ def test_a_file_that_is_damaged_is_named(tmp_path, name, content):
     assert str(file) in said(file)
 
 
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors", "config.json"])
+def test_an_empty_file_is_said_to_be_empty(tmp_path, name):
+    (tmp_path / name).touch()
+    assert said(tmp_path / name).endswith(f"{name} is empty: copy or fetch it again.")
+
+
 class Trap:
     """Runs a program when it is unpickled."""
 
@@ -86,6 +115,30 @@ def test_a_file_of_other_tensors_is_told_what_is_read(tmp_path):
     assert all(format_.says in message for format_ in FORMATS.values())
 
 
+def test_weights_beside_their_configuration_are_asked_for_by_their_folder(tmp_path):
+    pipeline = tmp_path / "pipeline"
+    file = pipeline / "unet" / "diffusion_pytorch_model.safetensors"
+    file.parent.mkdir(parents=True)
+    (file.parent / "config.json").touch()
+    safetensors.torch.save_file({"weight": torch.zeros(2)}, file)
+    assert f"name its folder, {file.parent}." in said(file)
+    (pipeline / "model_index.json").touch()
+    assert f"name its folder, {pipeline}." in said(file)
+
+
+def test_weights_of_a_name_are_refused_of_what_has_one_set(tmp_path):
+    file = tmp_path / "kao.safetensors"
+    safetensors.torch.save_file({"weight": torch.zeros(2)}, file, metadata={"kao": "1"})
+    message = said(file, weights="fp16")
+    assert 'has no weights "fp16"' in message and "Leave --weights out." in message
+
+
+def test_names_of_classes_that_are_no_table_are_refused(folder):
+    (folder / "model_index.json").write_text('{"id2label": ["cat"]}')
+    saved(NETWORK, folder)
+    assert "id2label in model_index.json" in said(folder)
+
+
 def test_weights_that_are_no_state_dict_are_refused(folder):
     torch.save([torch.zeros(2)], folder / "diffusion_pytorch_model.bin")
     assert "it is no state dict" in said(folder)
@@ -101,11 +154,7 @@ def test_weights_of_another_network_are_refused_by_name(folder):
 
 
 def test_weights_of_another_shape_are_refused_by_name(folder):
-    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
-    config = write_config(NETWORK, channels=3, outputs=3, size=8)
-    theirs = diffusers.UNet2DModel.from_config({**config, "block_out_channels": [16]})
-    theirs.save_pretrained(folder)
-    (folder / "config.json").write_text(json.dumps(config))
+    saved(replace(NETWORK, width=16), folder)
     model = import_model(str(folder))
     with pytest.raises(
         CheckpointError, match=r"embed\.0\.weight is \(64, 16\) where \(32, 8\) is needed"
@@ -133,6 +182,12 @@ def response(status):
     return httpx2.Response(status, request=httpx2.Request("GET", "https://huggingface.co"))
 
 
+def connection():
+    """As the client of the hub raises it, which may be no OSError."""
+    base = hub.errors.HfHubHTTPError.__bases__[0]
+    return base("Name or service not known")
+
+
 FAILURES = {
     "offline": (lambda: hub.errors.LocalEntryNotFoundError("no"), "the hub cannot be reached"),
     "missing": (
@@ -151,6 +206,7 @@ FAILURES = {
         lambda: hub.errors.HfHubHTTPError("500 Server\nError", response=response(500)),
         r"could not be fetched \(500 Server Error\)",
     ),
+    "connection": (connection, "Name or service not known"),
     "disk": (lambda: OSError("No space left on device"), "No space left on device"),
     "name": (lambda: hub.errors.HFValidationError("bad name"), "bad name"),
 }
@@ -175,28 +231,68 @@ def test_without_the_hub_s_package_its_extra_is_named(monkeypatch):
         locate("google/ddpm-cifar10-32")
 
 
-def test_pickles_are_fetched_only_where_there_are_no_safetensors(tmp_path, monkeypatch):
-    asked = []
+@pytest.fixture
+def hub_of(tmp_path, monkeypatch):
+    """A hub with a single repository of the files that it is called with."""
+    kept = tmp_path / "kept"
+    kept.mkdir()
 
-    def download(name, *, revision, allow_patterns):
-        asked.append((name, revision, [p for p in allow_patterns if p.endswith(".bin")]))
-        assert not any(p.startswith("*") and p != "*.json" for p in allow_patterns)
-        return str(tmp_path)
+    def make(*names):
+        fetched = []
 
-    monkeypatch.setattr(hub, "snapshot_download", download)
-    source = locate("owner/name", revision="v1")
-    assert (source.path, source.origin) == (tmp_path, "owner/name@v1")
-    assert [bool(pickles) for _, _, pickles in asked] == [False, True]
-    (tmp_path / "diffusion_pytorch_model.safetensors").touch()
-    asked.clear()
-    locate("owner/name")
-    assert asked == [("owner/name", None, [])]
+        def download(name, *, revision, allow_patterns):
+            for file in names:
+                if any(fnmatchcase(file, pattern) for pattern in allow_patterns):
+                    fetched.append(file)
+                    (kept / file).parent.mkdir(exist_ok=True)
+                    (kept / file).touch()
+            return str(kept)
+
+        monkeypatch.setattr(hub, "snapshot_download", download)
+        return fetched
+
+    return make
+
+
+WEIGHTS = "diffusion_pytorch_model"
+REPOSITORY = (
+    "config.json",
+    "training.pt",
+    "vae/diffusion_pytorch_model.safetensors",
+    *(
+        f"{folder}{WEIGHTS}{variant}.{ending}"
+        for folder in ("", "unet/")
+        for variant in ("", ".fp16", ".non_ema", "-00001-of-00002", ".fp16-00001-of-00002")
+        for ending in ("safetensors", "bin")
+    ),
+)
+
+
+@pytest.mark.parametrize(("weights", "variant"), [("auto", ""), ("fp16", ".fp16")])
+def test_of_several_variants_the_one_that_is_wanted_is_fetched(hub_of, weights, variant):
+    fetched = hub_of(*REPOSITORY)
+    locate("owner/name", weights=weights)
+    assert set(fetched) == {
+        "config.json",
+        *(
+            f"{folder}{WEIGHTS}{variant}{shard}.safetensors"
+            for folder in ("", "unet/")
+            for shard in ("", "-00001-of-00002")
+        ),
+    }
+
+
+def test_pickles_are_fetched_only_where_there_are_no_safetensors(hub_of, tmp_path):
+    fetched = hub_of("config.json", f"{WEIGHTS}.fp16.safetensors", f"{WEIGHTS}.bin")
+    source = locate("owner/name", revision="v1", weights="fp16")
+    assert (source.path, source.origin) == (tmp_path / "kept", "owner/name@v1")
+    assert not any(name.endswith(".bin") for name in fetched)
+    locate("owner/name")  # the variant, which lies here by now, does not do
+    assert fetched[-1] == f"{WEIGHTS}.bin"
 
 
 def test_the_licence_at_the_top_of_a_readme_is_told(folder):
-    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
-    config = write_config(NETWORK, channels=3, outputs=3, size=8)
-    diffusers.UNet2DModel.from_config(config).save_pretrained(folder)
+    saved(NETWORK, folder)
     assert import_model(str(folder)).licence is None
     (folder / "README.md").write_text("license: none of the top")
     assert import_model(str(folder)).licence is None

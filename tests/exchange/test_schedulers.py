@@ -1,30 +1,41 @@
 """diffusers' schedulers as schedules, targets and ways to draw, and back."""
 
+import re
+
 import pytest
 import torch
 
 from kao.config import SamplingConfig
 from kao.diffusion import (
     DDIM,
+    PNDM,
     TARGETS,
     Ancestral,
     Betas,
     Clip,
     Cosine,
     DPMSolver2M,
+    DPMSolver2MSDE,
+    DPMSolver2S,
+    DPMSolver3M,
     Dynamic,
     Euler,
     Flow,
+    Heun,
+    Karras,
     Laplace,
     Linear,
+    LogSNR,
     ScaledLinear,
     Sigmoid,
+    UniPC,
     VPCosine,
     grids,
     targets,
 )
 from kao.errors import ConfigError
 from kao.exchange.betas import betas_of, named
+from kao.exchange.drawing import KINDS
 from kao.exchange.schedulers import TARGET_NAMES, VARIANCES, read_scheduler, write_scheduler
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
@@ -150,6 +161,114 @@ def test_other_schedulers_tell_how_they_draw(kind, sampler, grid, threshold):
     assert (told.sampling.sampler, told.sampling.grid) == (sampler, grid)
     assert (told.sampling.threshold, told.sampling.steps) == (threshold, 50)
     assert told.learned_variance is None
+
+
+MULTI, SINGLE = "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "sampler", "differs"),
+    [
+        (MULTI, {"solver_order": 1}, DDIM(), []),
+        (MULTI, {"solver_order": 3}, DPMSolver3M(), ["solver_order = 3"]),
+        (MULTI, {"solver_order": 4}, DPMSolver2M(), ["solver_order = 4"]),
+        (MULTI, {"solver_type": "heun"}, DPMSolver2M(), ["solver_type = 'heun'"]),
+        (MULTI, {"algorithm_type": "sde-dpmsolver++"}, DPMSolver2MSDE(), []),
+        (
+            MULTI,
+            {"algorithm_type": "sde-dpmsolver++", "solver_order": 1},
+            Ancestral(variance="beta_tilde"),
+            [],
+        ),
+        (MULTI, {"algorithm_type": "dpmsolver"}, DPMSolver2M(), ["algorithm_type = 'dpmsolver'"]),
+        (MULTI, {"lambda_min_clipped": -5.1}, DPMSolver2M(), ["lambda_min_clipped = -5.1"]),
+        (MULTI, {"final_sigmas_type": "sigma_min"}, DPMSolver2M(), ["final_sigmas_type = 's"]),
+        (MULTI, {"use_beta_sigmas": True}, DPMSolver2M(), ["use_beta_sigmas = True"]),
+        (MULTI, {"set_alpha_to_one": False, "skip_prk_steps": True}, DPMSolver2M(), []),
+        (SINGLE, {"solver_order": 3}, DPMSolver2S(), ["solver_order = 3"]),
+        (SINGLE, {"algorithm_type": "sde-dpmsolver++"}, DPMSolver2MSDE(), ["algorithm_type = "]),
+        ("UniPCMultistepScheduler", {"solver_order": 3}, UniPC(p=3), []),
+        ("UniPCMultistepScheduler", {"solver_type": "bh1"}, UniPC(variant="bh1"), []),
+        ("UniPCMultistepScheduler", {"predict_x0": False}, UniPC(), ["predict_x0 = False"]),
+        ("UniPCMultistepScheduler", {"disable_corrector": [0]}, UniPC(), ["disable_corrector"]),
+        ("DDIMScheduler", {"set_alpha_to_one": False}, DDIM(), ["set_alpha_to_one = False"]),
+        ("DDIMScheduler", {"steps_offset": 1}, DDIM(), ["steps_offset = 1"]),
+        ("DDIMScheduler", {"steps_offset": 1, "timestep_spacing": "trailing"}, DDIM(), []),
+        ("PNDMScheduler", {"set_alpha_to_one": True}, PNDM(start="runge_kutta"), []),
+        ("PNDMScheduler", {"skip_prk_steps": True, "set_alpha_to_one": True}, PNDM(), []),
+        ("PNDMScheduler", {}, PNDM(start="runge_kutta"), ["set_alpha_to_one = False"]),
+    ],
+)
+def test_what_changes_a_picture_has_its_sampler_or_a_note(kind, options, sampler, differs):
+    told = read_scheduler({"_class_name": kind, **options})
+    assert told.sampling.sampler == sampler
+    assert len(told.notes) == len(differs)
+    assert all(words in note for words, note in zip(differs, told.notes, strict=True))
+
+
+@pytest.mark.parametrize("kind", [MULTI, "EulerDiscreteScheduler", "HeunDiscreteScheduler"])
+@pytest.mark.parametrize(
+    ("option", "grid"), [("use_karras_sigmas", Karras), ("use_exponential_sigmas", LogSNR)]
+)
+def test_levels_placed_by_their_noise_are_those_of_diffusers(kind, option, grid):
+    theirs = getattr(diffusers, kind)(**{option: True})
+    theirs.set_timesteps(12)
+    told = read_scheduler(dict(theirs.config) | {"_class_name": kind})
+    assert isinstance(told.sampling.grid, grid) and not told.notes
+    schedule = told.schedule.build()
+    levels = schedule(told.sampling.grid(schedule, 12)[:-1])
+    expected = theirs.sigmas.double().unique().flip(0)[:12]  # Heun's are there twice
+    torch.testing.assert_close(levels.sigma / levels.alpha, expected, rtol=1e-3, atol=0)
+
+
+def test_ends_of_levels_that_are_told_are_kept():
+    table = {"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True}
+    told = read_scheduler({**table, "sigma_min": 0.1, "sigma_max": 10.0})
+    assert told.sampling.grid == Karras(sigma_min=0.1, sigma_max=10.0)
+
+
+def test_heun_has_ends_of_its_own_where_none_are_told():
+    told = read_scheduler({"_class_name": "HeunDiscreteScheduler"})
+    theirs = diffusers.HeunDiscreteScheduler()
+    assert told.sampling.sampler == Heun()
+    assert told.schedule == Linear(beta_first=0.00085, beta_last=0.012)
+    assert (theirs.config.beta_start, theirs.config.beta_end) == (0.00085, 0.012)
+
+
+def test_an_option_that_is_not_known_is_noted():
+    told = read_scheduler({"wobble": 3, "rest": None, "_diffusers_version": "0.9"})
+    assert len(told.notes) == 1 and "wobble = 3" in told.notes[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_option_that_diffusers_writes_is_known(kind):
+    told = read_scheduler(dict(getattr(diffusers, kind)().config) | {"_class_name": kind})
+    assert not any("is not known" in note for note in told.notes)
+    assert bool(told.notes) is (kind == "PNDMScheduler")  # ends before the clean picture
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("beta_start", "a"),
+        ("beta_end", None),
+        ("beta_end", float("nan")),
+        ("num_train_timesteps", "1000"),
+        ("num_train_timesteps", True),
+        ("trained_betas", [0.1, "x"]),
+        ("trained_betas", 0.1),
+        ("clip_sample_range", "a"),
+        ("prediction_type", ["v"]),
+        ("sample_max_value", None),
+        ("thresholding", "yes"),
+        ("solver_order", None),
+        ("timestep_spacing", 3),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_by_file_and_key(key, value):
+    words = re.escape(f"{key} = {value!r} in scheduler_config.json is damaged")
+    with pytest.raises(ConfigError, match=words):
+        read_scheduler({key: value})
 
 
 @pytest.mark.parametrize(

@@ -128,3 +128,17 @@ def test_a_network_says_what_its_pictures_must_be_a_multiple_of():
     config.check(3 * config.multiple)
     with pytest.raises(ConfigError):
         config.check(3 * config.multiple + config.multiple // 2)
+
+
+@pytest.mark.parametrize("strange", [-1, 4])
+def test_a_class_that_there_is_not_is_refused(strange):
+    takes = Takes(classes=3)
+    takes.refuse_unheard(Conditions(label=torch.arange(4)))
+    with pytest.raises(ConfigError, match=rf"tells 3 classes apart, .* label {strange}: give it 0"):
+        takes.refuse_unheard(Conditions(label=torch.tensor([0, strange])))
+
+
+def test_classes_elsewhere_than_on_the_cpu_are_not_waited_for():
+    # A tensor without values: to look at one raises.
+    label = torch.empty(2, dtype=torch.int64, device="meta")
+    Takes(classes=3).refuse_unheard(Conditions(label=label))

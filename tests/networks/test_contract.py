@@ -61,6 +61,7 @@ SMALL = {
     "linear_unet-deep": replace(LINEAR, levels=(1, 1, 2, 2), blocks=2),
     "linear_unet-rms": replace(
         LINEAR,
+        groups=8,
         first=12,
         full_attention=(1,),
         memory=2,
@@ -160,6 +161,17 @@ def test_a_size_that_is_no_multiple_is_refused(name):
     config = SMALL[name]
     with pytest.raises(ConfigError, match=f"multiple of {config.multiple}"):
         config.check(3 * config.multiple + config.multiple // 2)
+
+
+@pytest.mark.parametrize("name", [name for name in SMALL if SMALL[name].multiple > 1])
+def test_a_picture_whose_sides_do_not_fit_is_refused_with_ones_that_do(name):
+    multiple = SMALL[name].multiple
+    with torch.device("meta"):
+        network = SMALL[name].build(channels=3, size=SIZE)
+        for height, width in ((SIZE, SIZE + 1), (SIZE + 1, SIZE)):
+            words = f"of {width} x {height} pixels, .* of {multiple}: show it {SIZE} x {SIZE}."
+            with pytest.raises(ConfigError, match=words):
+                network(torch.empty(2, 3, height, width), torch.empty(2))
 
 
 # --- as it starts -------------------------------------------------------------------------------

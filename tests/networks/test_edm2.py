@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from kao.errors import ConfigError
-from kao.networks import EDM2Config, Takes
+from kao.networks import Conditions, EDM2Config, Takes
 from kao.networks.cost import parameters
 from kao.networks.edm2 import MPAttention, MPBlock
 from kao.networks.magnitude import (
@@ -161,6 +161,18 @@ def test_to_renormalise_twice_is_to_do_it_once_to_the_bit():
     assert all(torch.equal(once[name], value) for name, value in network.state_dict().items())
 
 
+def test_two_passes_may_come_before_one_backward_pass():
+    def gradients(passes):
+        network = built()
+        network.conv_in.weight.data.mul_(3)  # so that the first of them has something to do
+        losses = [network(noise(2, 3, 16, 16), LABEL).square().mean() for _ in range(passes)]
+        sum(losses).backward()
+        return [parameter.grad for parameter in network.parameters()]
+
+    for once, twice in zip(gradients(1), gradients(2), strict=True):
+        torch.testing.assert_close(twice, 2 * once)
+
+
 def test_drawing_leaves_weights_as_they_are():
     network = built().eval()
     for parameter in network.parameters():
@@ -219,6 +231,35 @@ def test_a_block_on_the_way_down_is_normed_and_one_on_the_way_up_is_not():
         end = start if normed else block.skip(x)
         expected = (0.7 * end + 0.3 * h) / (0.7**2 + 0.3**2) ** 0.5
         torch.testing.assert_close(block(x, embedding), expected)
+
+
+def test_the_first_layer_sees_a_channel_of_ones_beside_the_picture():
+    network, seen = built(), []
+    network.conv_in.register_forward_hook(lambda module, args, h: seen.append(args[0]))
+    x = noise(2, 3, 16, 16)
+    network(x, LABEL)
+    assert torch.equal(seen[0], torch.cat([x, torch.ones(2, 1, 16, 16)], dim=1))
+
+
+def test_the_embedding_has_magnitude_1_whatever_is_told():
+    torch.manual_seed(0)
+    network = SMALL.build(channels=3, size=16, takes=Takes(classes=2))
+    network.classes.weight.data.normal_(std=5)
+    told = []
+    network.middle[0].register_forward_hook(lambda module, args, h: told.append(args[1]))
+    network(noise(2, 3, 16, 16), LABEL, Conditions(label=torch.tensor([0, 1])))
+    embedding = network.embed(LABEL) + network.classes.weight[:2]
+    expected = mp_silu(embedding / embedding.square().mean(1, keepdim=True).sqrt())
+    torch.testing.assert_close(told[0], expected)
+
+
+def test_in_fp16_what_a_stage_says_is_cut_and_elsewhere_not():
+    network = built().half().eval()
+    stage = network.middle[1]
+    stage.block.register_forward_hook(lambda module, args, h: 1000 * torch.sign(h))
+    h, embedding = noise(2, 64, 8, 8), noise(2, 64)
+    assert stage(h.half(), embedding.half()).abs().unique().tolist() == [256]
+    assert stage.float()(h, embedding).abs().unique().tolist() == [1000]
 
 
 def test_attention_weighs_by_cosines():

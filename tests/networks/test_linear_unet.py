@@ -166,6 +166,17 @@ def test_a_layer_norm_is_that_of_torch_over_channels_and_an_rms_norm_only_scales
     torch.testing.assert_close(ChannelNorm(6, "rms")(x), rms)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ["layer", "rms"])
+def test_a_norm_over_channels_rounds_what_it_says_and_nothing_before(kind, dtype):
+    # A mean a hundred times the spread, of which the difference has few digits left.
+    x, norm = (noise(2, 6, 3, 5) + 100).to(dtype), ChannelNorm(6, kind)
+    said = norm(x)
+    assert said.dtype is dtype
+    assert torch.equal(said, norm(x.float()).to(dtype))
+    assert torch.equal(norm(torch.zeros_like(x)), torch.zeros_like(x))
+
+
 def test_a_block_is_convolution_norm_and_silu_twice_around_a_skip():
     torch.manual_seed(0)
     block = PostNormBlock(4, 6, embedding=5, dropout=0.0, groups=2, standardised=True)
@@ -209,6 +220,12 @@ def test_theta_sets_the_slowest_wave():
         ({"width": 7}, 16, "network.width = 7; the sinusoidal embedding needs an even width"),
         ({"first": 5}, 16, "network.first = 5; expected an even number of channels, or 0"),
         ({"groups": 3}, 16, "network.groups = 3; expected 1, 2, 4, 8, 16 or 32."),
+        ({"norm": "rms", "groups": 4}, 16, 'groups = 4 does nothing with network.norm = "rms"'),
+        (
+            {"mean_values": True, "full_attention": (0, 1, 2, 3)},
+            16,
+            "network.mean_values = true does nothing with full attention at every level",
+        ),
         ({"memory": -1}, 16, "network.memory = -1; expected 0 or more."),
         ({"kernel": 4}, 16, "network.kernel = 4; expected an odd number"),
         ({"theta": float("nan")}, 16, "network.theta = nan; expected a number above 1"),

@@ -97,6 +97,14 @@ def test_a_network_without_such_layers_is_refused():
         adapt(nn.Sequential(nn.Conv2d(3, 3, 3)), rank=2, alpha=2.0)
 
 
+def test_layers_that_keep_magnitudes_take_no_adapters_and_it_is_said():
+    network = NETWORKS["edm2"](width=8, levels=(1, 2), attention=(8,), head_width=8).build(
+        channels=3, size=16
+    )
+    with pytest.raises(ConfigError, match=r"This EDM2 has no plain .* that preserve magnitudes"):
+        adapt(network, rank=2, alpha=2.0)
+
+
 def test_without_peft_the_extra_is_named(monkeypatch):
     network, real = made("unet"), builtins.__import__
 

@@ -73,6 +73,16 @@ def test_gradients_are_the_same_to_the_bit_with_dropout(config, mode):
     assert [name for name in gradients if not torch.equal(gradients[name], same[name])] == []
 
 
+@pytest.mark.parametrize("resample", ["conv", "conv_right"])
+def test_strided_convolutions_are_not_run_again(resample):
+    network = awake(replace(SMALL, resample=resample))
+    strided = [stage.body for stage in network.down if stage.halves]
+    owners = [part.owner for part in network.parts()]
+    stages = [*network.down, *network.middle, *network.up]
+    left = [stage.body for stage in stages if not any(stage is owner for owner in owners)]
+    assert len(left) == 1 and left[0] is strided[0]
+
+
 @both_modes
 def test_gradients_are_the_same_to_the_bit_under_bf16(mode):
     network = awake(SMALL)

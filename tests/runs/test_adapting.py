@@ -109,19 +109,74 @@ def test_classes_that_are_left_out_leave_what_was_drawn_without_one():
     assert "classes" in fitted.notes[1]
 
 
-def test_a_grey_base_sees_the_first_channel():
-    now = config()
-    weights = filled(now).state_dict()
-    grey = dict(weights)
-    grey["network.conv_in.weight"] = weights["network.conv_in.weight"][:, :1]
-    for name in ("network.conv_out.weight", "network.conv_out.bias"):
-        grey[name] = weights[name][:1]
-    fitted = adapted(grey, there=now, now=now)
+def of_channels(made, channels, *, kinds=1):
+    """A filled network of a configuration, but of pictures of so many channels."""
+    torch.manual_seed(0)
+    network = made.network.build(
+        channels=channels, size=made.data.size, outputs=kinds * channels
+    ).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return network, {f"network.{name}": value for name, value in network.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    ("words", "kinds"),
+    [
+        (WORDS, 1),
+        ((*WORDS, "loss.bound=0.001"), 2),
+        ((*WORDS[:2], "network.attention=[]", "network.stem=2", "data.size=16"), 1),
+        ((*DIT, "data.size=16", "loss.bound=0.001"), 2),
+    ],
+    ids=["unet", "variance", "stem", "dit"],
+)
+def test_of_grey_pictures_it_says_in_each_channel_what_a_grey_base_said(words, kinds):
+    made = config(*words)
+    grey, weights = of_channels(made, 1, kinds=kinds)
+    fitted = adapted(weights, there=made, now=made)
     assert set(fitted.new) == {"conv_in.weight", "conv_out.weight", "conv_out.bias"}
+    assert any(note.startswith("The base saw grey pictures") for note in fitted.notes)
+    network = made.build_denoiser().network.eval()
+    network.load_state_dict({k.removeprefix("network."): v for k, v in fitted.weights.items()})
+    x, label = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(1)), torch.ones(2)
+    with torch.no_grad():
+        expected = grey(x, label, None).repeat_interleave(3, dim=1)
+        torch.testing.assert_close(network(x.repeat(1, 3, 1, 1), label, None), expected)
+
+
+def test_of_other_channels_those_that_both_have_are_kept():
+    now = config()
+    _, weights = of_channels(now, 4)
+    fitted = adapted(weights, there=now, now=now)
+    for name in ("conv_out.weight", "conv_out.bias"):
+        assert torch.equal(fitted.weights[f"network.{name}"], weights[f"network.{name}"][:3])
     kept = fitted.weights["network.conv_in.weight"]
-    assert torch.equal(kept[:, :1], grey["network.conv_in.weight"]) and not kept[:, 1:].any()
-    assert torch.equal(fitted.weights["network.conv_out.bias"][:1], grey["network.conv_out.bias"])
-    assert any("The base saw 1 channels and this run has 3" in note for note in fitted.notes)
+    assert torch.equal(kept, weights["network.conv_in.weight"][:, :3])
+    assert any("The base saw 4 channels and this run has 3" in note for note in fitted.notes)
+
+
+def test_places_that_are_told_no_more_are_said_to_change_the_pictures():
+    base, denoiser, fitted = tuned(config(*WORDS, "training.curriculum=patches"), config())
+    assert not torch.allclose(said(denoiser), said(base), atol=0.01)
+    (note,) = (note for note in fitted.notes if "where in a picture it looks" in note)
+    assert note.endswith("so its pictures change at first.")
+
+
+@pytest.mark.parametrize(
+    ("word", "key"),
+    [
+        ("loss.uncertainty=true", "loss.uncertainty = true"),
+        ("loss.times=loss_moment", "loss.times"),
+        ("loss.times=warped", "loss.times"),
+    ],
+)
+def test_it_says_that_what_the_loss_learns_begins_anew(word, key):
+    now = config(*WORDS, word)
+    *_, fitted = tuned(now, now)
+    assert fitted.notes[-1] == (
+        f"What the loss learns of the noise levels ({key}) begins anew, without what it learned "
+        f"with the base."
+    )
 
 
 def test_at_another_size_attention_stays_where_it_was_in_the_network():
@@ -148,6 +203,16 @@ def test_another_network_is_refused_with_the_keys():
     there, now = config(), config(*WORDS, "network.width=16")
     with pytest.raises(ConfigError, match=r"network.width = 8 there and 16 now"):
         tuned(there, now)
+
+
+def test_what_a_base_is_and_how_classes_are_told_is_no_reason_for_a_misfit():
+    there = config(names=("cat", "dog"))
+    now = config(*WORDS, "network.width=16", names=("dog", "fox"))
+    now = replace(now, finetune=replace(now.finetune, base="there", sha256="00", freeze=1))
+    now = replace(now, conditions=replace(now.conditions, counts=(3, 4), drop=0.2))
+    with pytest.raises(ConfigError, match=r"network.width = 8 there and 16 now") as caught:
+        tuned(there, now)
+    assert "finetune" not in str(caught.value) and "conditions" not in str(caught.value)
 
 
 def test_it_says_how_much_is_kept():

@@ -342,7 +342,7 @@ def test_a_set_without_classes_is_refused_before_it_is_prepared(words, tmp_path,
     def never(*args, **more):
         raise AssertionError("prepared")
 
-    monkeypatch.setattr("kao.runs.start.prepare", never)
+    monkeypatch.setattr("kao.runs.deciding.prepare", never)
     ask = Ask(tmp_path / "run", str(tmp_path / "faces"), "toy-32", words)
     for attempt in (open_session, plan):
         with pytest.raises(ConfigError, match=r"conditions\.classes = true tells the network"):
@@ -360,7 +360,7 @@ def test_a_run_told_of_classes_is_guided_by_one_told_of_the_same(run, tiny_run, 
         return replace(run.config, sampling=replace(run.config.sampling, guidance=guidance))
 
     assert load_worse(by(run.path), device=CPU) is not None
-    with pytest.raises(ConfigError, match=r"is told the classes none, and the model that it sho"):
+    with pytest.raises(ConfigError, match=r"is told no classes, and the model that it should"):
         load_worse(by(tiny_run), device=CPU)
     copy = shutil.copytree(run.path, tmp_path / "run")
     text = (copy / "run.toml").read_text()

@@ -15,6 +15,7 @@ from kao.errors import ConfigError
 from kao.networks.lora import is_adapter
 from kao.runs import Ask, Run, configure, finish, open_session
 from kao.runs.beginning import RATE
+from kao.runs.planning import foreseen
 from kao.tracking import read_events
 
 CPU = torch.device("cpu")
@@ -254,9 +255,61 @@ def test_another_base_is_refused_and_so_is_a_run_that_had_none(asked, tiny_run, 
     go(ask)
     with pytest.raises(ConfigError, match=r"began with .*base, and elsewhere is asked for"):
         configure(replace(ask, base="elsewhere"), CPU)
+    other = asked("seed=5", length="1 step", run="trained")
+    go(other)
+    with pytest.raises(ConfigError, match=r"began with .*base, and .*trained is asked for"):
+        configure(replace(ask, base=str(other.run)), CPU)
     copy = shutil.copytree(tiny_run, tmp_path / "other")
     with pytest.raises(ConfigError, match="did not begin with another model"):
         configure(Ask(copy, base="elsewhere"), CPU)
+
+
+def test_the_same_weights_in_another_place_are_the_same_base(asked, tmp_path, monkeypatch):
+    ask = asked(length="1 step")
+    monkeypatch.chdir(tmp_path)
+    go(replace(ask, base="base"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert configure(replace(ask, base="../base"), CPU).notes == []
+    moved = shutil.move(tmp_path / "base", tmp_path / "moved")
+    assert configure(replace(ask, base=str(moved)), CPU).notes == []
+
+
+def test_a_base_that_has_learned_more_since_is_told_and_the_run_goes_on(asked, tmp_path):
+    ask = asked(length="1 step")
+    go(ask)
+    shutil.rmtree(ask.base)
+    shutil.copytree(ask.run, ask.base)  # other weights in the same place
+    (note,) = configure(ask, CPU).notes
+    assert note.endswith("began with it: the run goes on with its own.")
+
+
+@pytest.mark.parametrize(
+    "word", ["base=else", "sha256=00", "schedule=none", "target=eps", 'new=["conv_in.weight"]']
+)
+def test_what_a_run_began_with_can_neither_be_set_nor_rewritten(word, asked, tmp_path):
+    made = ("schedule=flow", "target=velocity")
+    key = word.partition("=")[0]
+    with pytest.raises(ConfigError, match=rf"finetune\.{key} is filled in from the base"):
+        configure(asked(*made, f"finetune.{word}"), CPU)
+    ask = asked(*made, length="1 step")
+    go(ask)
+    branch = Ask(ask.run, overrides=(f"finetune.{word}",), branch=tmp_path / "branch")
+    with pytest.raises(ConfigError, match=rf"began with what that began with: finetune\.{key}"):
+        configure(branch, CPU)
+    configure(replace(branch, overrides=("optimizer.rate=0.001",)), CPU)
+
+
+def test_the_configuration_of_a_run_that_began_with_noise_may_be_the_recipe(asked):
+    ask = asked()
+    assert configure(replace(ask, recipe=f"{ask.base}/run.toml"), CPU).base is not None
+
+
+def test_what_is_trained_on_is_counted_alike_before_and_at_the_start(asked):
+    ask = asked("data.held_out=3", length="1 step")
+    (planned,) = (line for line in foreseen(ask, CPU).notes if line.startswith("Chosen"))
+    assert planned.startswith("Chosen for 9 pictures")
+    assert planned in open_session(ask, CPU).plan
 
 
 def test_without_a_base_the_section_is_refused(tiny, tmp_path):

@@ -11,9 +11,12 @@ from kao.exchange import Model
 from kao.networks import UNetConfig
 from kao.reports.record import RunRecord
 from kao.runs import Ask, Run, configure, draw
+from kao.runs.bases import IMPORTED_RATE, open_base
+from kao.runs.beginning import under
 from kao.runs.importing import imported_from, write_run
 from kao.runs.pictures import some_real
 from kao.tracking import read_events
+from kao.training import OptimizerConfig
 
 NETWORK = UNetConfig(width=8, levels=(1, 2), blocks=1, attention=(), groups=4, dropout=0.0)
 
@@ -87,6 +90,13 @@ def test_a_way_to_draw_is_the_makers_unless_it_walks_a_long_chain():
     sampling = model_of(sampling=whole).config().sampling
     assert (sampling.sampler, sampling.steps) == (usual.sampler, usual.steps)
     assert sampling.threshold == Clip(2.0)
+
+
+def test_what_begins_with_it_learns_as_with_weights_of_which_nobody_knows_more(run):
+    for place in (run.path, run.checkpoint()[0].path):
+        base = open_base(str(place))
+        assert not base.trained
+        assert under(base).optimizer == OptimizerConfig(rate=IMPORTED_RATE)
 
 
 def test_training_never_goes_on_with_it(run, tmp_path):

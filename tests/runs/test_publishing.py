@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
+from test_importing import model_of
 
 from kao.checkpoints import Checkpoint
 from kao.config.finetuning import FinetuneConfig
@@ -14,11 +15,13 @@ from kao.diffusion import Linear, targets
 from kao.evaluation import Card, Evaluation
 from kao.evaluation.results import Measured
 from kao.exchange import import_model
+from kao.exchange.card import model_card
 from kao.metrics.scores import Score
 from kao.runs import Run
 from kao.runs.evaluating import save_evaluation
 from kao.runs.exporting import public, public_source, trained
-from kao.runs.publishing import Said, copied, write_model
+from kao.runs.importing import write_run
+from kao.runs.publishing import Said, copied, facts_of, write_model
 
 ME = Said(name="me/faces")
 
@@ -137,6 +140,7 @@ def test_nothing_that_is_given_away_names_a_folder_of_this_machine(run, tmp_path
         ("toy", "toy"),
         ("hf:owner/cats", "hf:owner/cats"),
         ("hf:/data/saved/cats", "hf:cats"),
+        ("hf:./cats", "hf:cats"),
     ],
 )
 def test_a_source_keeps_its_name_and_loses_its_folder(source, told):
@@ -144,11 +148,11 @@ def test_a_source_keeps_its_name_and_loses_its_folder(source, told):
 
 
 def test_a_network_goes_as_what_it_was_made_for(run):
-    tuned = FinetuneConfig(base="owner/base", schedule=Linear(), target=targets.eps)
+    tuned = FinetuneConfig(base="/home/someone/base", schedule=Linear(), target=targets.eps)
     rewritten(run, replace(run.config, finetune=tuned))
     given = trained(run)
     assert (given.config.schedule, given.config.target) == (Linear(), targets.eps)
-    assert given.config.finetune == FinetuneConfig(base="owner/base")
+    assert given.config.finetune == FinetuneConfig(base="base")
     assert given.schedule.t_max == 1000 and given.denoiser.native is None
 
 
@@ -158,10 +162,68 @@ def test_guidance_by_another_run_stays_here(run):
     config = replace(config, sampling=replace(config.sampling, guidance=guidance))
     (run.path / "run.toml").write_text(config.to_toml())
     assert trained(run).config.sampling.guidance.worse == ""
-    assert public(config).sampling.guidance.worse == "worse"
+    assert public(config, base="").sampling.guidance.worse == "worse"
 
 
 def test_the_events_of_the_run_are_told(run, tmp_path):
     start = json.loads((run.path / "metrics.jsonl").read_text().splitlines()[0])
     page = page_of(run, tmp_path / "out")
     assert f"{start['pictures']} of them at 16 pixels" in page and "recipe: toy-32" in page
+
+
+def test_what_is_published_does_not_depend_on_the_present_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "owner" / "cats").mkdir(parents=True)
+    assert public_source("hf:owner/cats") == "hf:owner/cats"
+
+
+def test_an_imported_model_is_not_said_to_be_trained_here(tmp_path):
+    run = write_run(model_of(licence="apache-2.0"), tmp_path / "imported")
+    page = page_of(run, tmp_path / "out")
+    told = front_matter(page)
+    assert (told["license"], told["base_model"]) == ("apache-2.0", "owner/name")
+    assert "imported from owner/name with kao" in page and "not trained here" in page
+    assert "licence of owner/name" in page
+    for words in (
+        "trained with kao",
+        "of them at",
+        "machine:",
+        "images seen",
+        "has seen",
+        "recipe",
+    ):
+        assert words not in page
+    page = page_of(run, tmp_path / "other", licence="mit")
+    assert front_matter(page)["license"] == "mit" and "apache-2.0" in page
+
+
+def test_a_model_from_a_file_is_told_by_the_file_and_has_no_base_on_the_hub(tmp_path):
+    model = replace(model_of(licence="Mine, ask me"), origin="/home/someone/faces.pt")
+    page = page_of(write_run(model, tmp_path / "imported"), tmp_path / "out")
+    told = front_matter(page)
+    assert told["license"] == "unknown" and "base_model" not in told
+    assert "imported from faces.pt" in page and "Mine, ask me" in page and "someone" not in page
+
+
+def test_a_tuned_model_tells_its_base_on_the_hub_and_the_licence_of_that(run, tmp_path):
+    tuned = FinetuneConfig(base="runs/celeb", sha256="0" * 64)
+    rewritten(run, replace(run.config, finetune=tuned))
+    page = page_of(run, tmp_path / "one")
+    assert "base_model" not in front_matter(page) and "fine-tuned from: celeb" in page
+    log = run.path / "metrics.jsonl"
+    start = {"event": "start", "images": 0, "hub": "google/x", "licence": "cc-by-nc-4.0"}
+    log.write_text(json.dumps(start) + "\n" + log.read_text())
+    page = page_of(run, tmp_path / "two")
+    assert front_matter(page)["base_model"] == "google/x"
+    assert front_matter(page)["license"] == "unknown"  # it is for who tuned it to say
+    assert "fine-tuned from: google/x" in page and "cc-by-nc-4.0" in page
+    assert "runs/celeb" not in (tmp_path / "two" / "run.toml").read_text()
+
+
+def test_what_a_user_typed_cannot_change_the_page(run, tmp_path):
+    typed = "mine\n\n# Scores\n| a | b |\n[x](y)"
+    facts = facts_of(run, trained(run), said=Said("me/faces", typed), diffusers=True)
+    page = model_card(replace(facts, classes=("a|b", "<c>"), recipe="# mine"))
+    assert page.count("\n# ") == 1 and page.count("\n## Scores") == 1
+    assert "mine # Scores \\| a \\| b \\| \\[x\\](y)" in page
+    assert "a\\|b, \\<c\\>" in page and "recipe: \\# mine" in page

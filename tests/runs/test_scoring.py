@@ -657,7 +657,7 @@ def test_the_probe_measures_what_scores_take_besides_drawing(asked):
 def test_scores_past_their_share_of_the_time_are_left_out_but_for_the_last(asked, monkeypatch):
     monkeypatch.setattr(Trainer, "done", property(lambda self: self.progress.images / 40))
     monkeypatch.setattr(
-        "kao.runs.start.resolve",
+        "kao.runs.deciding.resolve",
         lambda config, prepared, device, **more: Resolved(
             replace(config, data=replace(config.data, fingerprint=prepared.fingerprint)), [], {}
         ),

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from kao.config import Request, RunConfig, dump
+from kao.networks import NETWORKS
 from kao.processes import Processes
 from kao.runs import sizing
 from kao.runs.ask import Ask
-from kao.runs.planning import plan, waiting
-from kao.runs.sizing import default_recipe, fitted, regularised, resolve, sized
+from kao.runs.planning import configure, plan, sibling, waiting
+from kao.runs.sizing import SIBLINGS, default_recipe, fitted, regularised, resolve, sized
 from kao.runs.timetable import Costs
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -48,6 +49,32 @@ def small(tiny, *words, length):
 )
 def test_the_recipe_follows_from_size_and_machine(device, size, name):
     assert default_recipe(device, {"data": {"size": size}} if size else {}) == name
+
+
+@pytest.mark.parametrize(("kind", "name"), SIBLINGS.items())
+def test_another_kind_of_network_begins_with_its_own_recipe_and_says_so(kind, name, tmp_path):
+    run = tmp_path / "run"
+    for word in (f"network.kind={kind}", f"network={kind}"):
+        ask = Ask(run, source="toy:8", overrides=[word], flags={"length": "20k images"})
+        assert default_recipe(CUDA, ask.request(None).table) == name
+        said = f'network.kind = "{kind}" begins with {name}'
+        assert any(said in note for note in configure(ask, CPU).notes)
+    config = plan(ask, CPU)
+    assert config.network == replace(recipe(name).network, dropout=0.1)  # since 8 are few
+    assert config.optimizer.method == recipe(name).optimizer.method
+    named = Ask(run, source="toy:8", recipe="faces-32", overrides=["seed=1"])
+    assert sibling(named) == sibling(Ask(run, source="toy:8")) == []
+
+
+def test_every_kind_but_the_u_net_has_a_recipe_to_begin_with():
+    assert set(SIBLINGS) == set(NETWORKS) - {"unet"}
+    assert all(dump(recipe(name))["network"]["kind"] == kind for kind, name in SIBLINGS.items())
+
+
+def test_attention_of_another_kind_goes_where_its_size_has_small_maps():
+    config = fitted(recipe("edm2-32", "data.size=64"), {}, CPU)
+    assert config.network.attention == (16, 8)
+    config.network.check(64)
 
 
 @pytest.mark.parametrize(

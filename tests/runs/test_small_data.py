@@ -2,8 +2,9 @@ import pytest
 
 from kao.config import Request, RunConfig, dump
 from kao.evaluation.verdict import judge
-from kao.runs.small_data import for_few
-from kao.runs.stopping import grounds
+from kao.runs.small_data import for_few, stopped_for_few, trained_on
+from kao.runs.stopping import PATIENCE, grounds
+from kao.runs.yardstick import FEWEST
 
 
 def config(*words):
@@ -17,14 +18,15 @@ def config(*words):
 def test_the_fewer_pictures_the_more_is_done_against_learning_by_heart(pictures, dropout, edm):
     chosen, told = for_few(config("network.dropout=0"), {}, pictures)
     assert (chosen.network.dropout, chosen.data.augment.edm) == (dropout, edm)
-    assert chosen.evaluation.stop == ("auto" if pictures < 10_000 else "never")
     assert bool(told) == (pictures < 10_000)
+    assert chosen.evaluation.stop == "never"  # of which another function decides
 
 
 def test_what_was_asked_for_stays():
     asked = {"network": {"dropout": 0.0}, "evaluation": {"stop": "never"}}
     chosen, told = for_few(config("network.dropout=0"), asked, 100)
-    assert (chosen.network.dropout, chosen.evaluation.stop) == (0.0, "never")
+    assert chosen.network.dropout == 0.0
+    assert stopped_for_few(chosen, asked, 100) == (chosen, [])
     assert told == [
         "Chosen for 100 pictures, which are soon learned by heart (fewer than 300): "
         "data.augment.edm = 0.12."
@@ -35,8 +37,40 @@ def test_more_dropout_than_that_stays():
     assert for_few(config("network.dropout=0.5"), {}, 100)[0].network.dropout == 0.5
 
 
-def test_a_run_that_takes_no_scores_is_not_stopped_by_them():
-    assert for_few(config("evaluation.every=0"), {}, 100)[0].evaluation.stop == "never"
+def test_frozen_blocks_are_not_told_of_what_was_done_to_pictures():
+    frozen = config("network.dropout=0", "finetune.freeze=2")
+    chosen, (_, why) = for_few(frozen, {}, 100)
+    assert (chosen.network.dropout, chosen.data.augment.edm) == (0.3, 0.0)
+    assert why.startswith("data.augment.edm = 0.12 is not chosen for so few pictures, since")
+    assert len(for_few(frozen, {"data": {"augment": {"edm": 0.0}}}, 100)[1]) == 1
+    assert len(for_few(frozen, {}, 5_000)[1]) == 1
+    had = config("finetune.freeze=2", "data.augment.edm=0.2")
+    assert for_few(had, {}, 100)[0].data.augment.edm == 0.2
+
+
+def test_held_out_pictures_are_not_learned_from():
+    assert trained_on(config("data.held_out=20"), 310) == 290
+    assert trained_on(config(), 10_100) == 10_100 - 202
+
+
+SCORED = ("length=8000 images", "evaluation.every=1000")
+
+
+@pytest.mark.parametrize(
+    ("words", "trained", "stop"),
+    [
+        (SCORED, FEWEST, "auto"),
+        (SCORED, FEWEST - 1, "never"),  # nothing to be held against
+        (SCORED, 10_000, "never"),
+        (("length=8000 images", "evaluation.every=0"), 100, "never"),
+        (("length=8000 images", f"evaluation.every={8000 // PATIENCE}"), 100, "never"),
+        (("length=9 minutes",), 100, "auto"),
+    ],
+)
+def test_an_end_at_copies_is_chosen_where_scores_can_tell_of_them(words, trained, stop):
+    chosen, told = stopped_for_few(config(*words), {}, trained)
+    assert chosen.evaluation.stop == stop
+    assert [line.endswith("evaluation.stop = auto.") for line in told] == [True] * (stop == "auto")
 
 
 def events(copies):

@@ -441,7 +441,7 @@ def test_a_change_to_what_was_learned_is_refused_and_named(change, words, asked)
 def test_another_recipe_is_refused_and_the_first_keys_are_named(asked):
     go(asked(length="1 step"))
     with pytest.raises(ConfigError, match=r"configuration: schedule\.kind = .* and \d+ more"):
-        open_session(asked(length="1 step", recipe="afhq-36"), CPU)
+        open_session(asked(length="1 step", recipe="anime-64"), CPU)
 
 
 def test_a_recipe_that_was_edited_since_changes_no_run_and_is_told_of(asked, tmp_path):

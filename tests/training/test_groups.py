@@ -63,6 +63,16 @@ def test_a_slowed_optimiser_goes_on_from_its_state(name):
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_scale_that_a_group_has_already_is_multiplied(whole):
+    model = problem()
+    optimizer = torch.optim.AdamW(model.parameters())
+    optimizer.param_groups[0]["scale"] = 0.5
+    scale_rate(optimizer, (model if whole else model["old"]).parameters(), 0.1)
+    scales = [group["scale"] for group in optimizer.param_groups]
+    assert scales == pytest.approx([0.05] if whole else [0.5, 0.05])
+
+
 def test_where_all_of_a_group_is_slowed_it_stays_one():
     model = problem()
     optimizer = torch.optim.AdamW(model.parameters())

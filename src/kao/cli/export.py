@@ -7,14 +7,11 @@ import typer
 
 from kao.errors import ConfigError, near_miss
 
-_SIGNS = ("model_index.json", "sampling.json", "kao.safetensors")
-"""Files by which a folder is known that an export wrote."""
-
 
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
     to: Annotated[str, typer.Option(help="diffusers, safetensors or onnx.")],
-    out: Annotated[Path, typer.Option(metavar="PATH", help="Write the file or the folder here.")],
+    out: Annotated[Path, typer.Option(metavar="PATH", help="The file, or a new folder.")],
     weights: Annotated[
         str,
         typer.Option(
@@ -34,7 +31,7 @@ def export(
     that draws with it.
     """
     from kao.cli.console import say
-    from kao.cli.outputs import Output, check_outputs
+    from kao.cli.outputs import Output, check_outputs, refuse_filled
     from kao.exchange.writers import FORMS
     from kao.runs import Run
     from kao.runs.exporting import trained
@@ -47,20 +44,7 @@ def export(
     form = FORMS[to]
     opened = Run.open(run)
     check_outputs(Output("--out", out, form.what, form.ending))
-    refuse_foreign(out)
+    refuse_filled("--out", out)
     for note in form.write(trained(opened, weights=weights), out):
         say(note)
     say(f"{form.what} is in {out}")
-
-
-def refuse_foreign(out: Path) -> None:
-    """Raise a ConfigError for a folder with things in it that no export wrote.
-
-    What an export wrote is replaced, with all that lies in it.
-    """
-    if not out.is_dir() or not any(out.iterdir()):
-        return
-    if not any((out / name).is_file() for name in _SIGNS):
-        raise ConfigError(
-            f"{out} holds something that kao did not export: give a new or an empty folder."
-        )

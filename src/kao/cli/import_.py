@@ -1,5 +1,6 @@
 """`kao import`."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,6 +54,7 @@ def import_(
     from kao.cli.console import say
     from kao.config.tree import from_overrides
     from kao.exchange import import_model
+    from kao.exchange.located import path_of
     from kao.runs.importing import refuse_occupied, write_run
 
     facts = from_overrides(words or [])
@@ -62,7 +64,7 @@ def import_(
                 f'"{name}.{next(iter(value))}" is nothing that a model leaves open: expected a '
                 f"name without dots, such as size=64."
             )
-    path = Path(source).expanduser()
+    path = Path(os.path.abspath(path_of(source)))  # "." has no name of its own
     home = run or Path("runs") / (path.stem if path.is_file() else path.name)
     refuse_occupied(home)
     model = import_model(source, revision=revision, weights=weights, facts=facts)

@@ -54,6 +54,20 @@ def check_outputs(*outputs: Output) -> None:
             )
 
 
+def refuse_filled(option: str, folder: Path) -> None:
+    """Raise an OutputError for a folder that holds something, which nothing here replaces.
+
+    Args:
+        option: As it is typed.
+        folder: May be missing.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        raise OutputError(
+            f"{option} = {folder} holds something already, and nothing of it is replaced: give a "
+            f"new or an empty folder, or remove that one."
+        )
+
+
 def _refuse_unwritable(place: Path, *, folder: bool) -> None:
     """Raise OutputError where `place` cannot be made, or replaced."""
     with writing(place):

@@ -48,17 +48,18 @@ def push(
     hf auth login.
     """
     from kao.cli.console import say
-    from kao.cli.export import refuse_foreign
-    from kao.cli.outputs import Output, check_outputs
-    from kao.exchange.hub import check_hub, push_folder
+    from kao.cli.outputs import Output, check_outputs, refuse_filled
+    from kao.exchange.hub import check_hub, check_licence, check_name, push_folder
     from kao.runs import Run
     from kao.runs.exporting import trained
     from kao.runs.publishing import Said, copied, write_model
 
     opened = Run.open(run)
+    check_name(name)
+    check_licence(licence)
     if dry_run is not None:
         check_outputs(Output("--dry-run", dry_run, "the folder"))
-        refuse_foreign(dry_run)
+        refuse_filled("--dry-run", dry_run)
     else:
         check_hub(name)
     given = trained(opened, weights=weights)

@@ -144,13 +144,12 @@ def chosen_length(minutes: float | None, images: str | None, steps: int | None) 
 
 def _dry_run(ask: "Ask") -> None:
     from kao.machine import device
-    from kao.runs import plan
     from kao.runs.cost import estimate
-    from kao.runs.planning import waiting
+    from kao.runs.planning import foreseen, sibling, waiting
 
-    config = plan(ask, device())
+    config, notes = foreseen(ask, device())
     print(config.to_toml())
-    for line in estimate(config):
+    for line in (*notes, *sibling(ask), *estimate(config)):
         print(f"# {line}")
     if keys := waiting(ask, config):
         print(f"# chosen for the time when the run starts and has measured it: {', '.join(keys)}")

@@ -20,8 +20,8 @@ class FinetuneConfig:
             is asked at its own levels (see `diffusion.Native`).
         target: What the base's network says, where the run's target is another.
         new: Parameters that the base lacks, or has in another shape.
-        train: What learns: "all"; "norms_attention": those, and what is new; "lora": adapters on
-            the layers inside of the blocks, and what is new.
+        train: What learns: "all"; "norms_attention": those, what scales and shifts the norms, and
+            what is new; "lora": adapters on the layers inside of the blocks, and what is new.
         freeze: Blocks, from the first on, that stay what they were, with all before them.
         rank: Of the adapters.
         alpha: The adapters count alpha / rank times; 0: as much as their rank.

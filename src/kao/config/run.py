@@ -10,6 +10,7 @@ import torch
 
 from kao.config.conditioning import ConditionsConfig
 from kao.config.finetuning import FinetuneConfig
+from kao.config.refusals import refuse_bursting_weights, refuse_loud_inputs
 from kao.config.sections import (
     DataConfig,
     EMAConfig,
@@ -33,16 +34,13 @@ from kao.diffusion import (
     TARGETS,
     Denoise,
     Denoiser,
-    DiscreteSchedule,
     NoiseSchedule,
     ScheduleConfig,
     Target,
     VPCosine,
-    Weight,
     grids,
     targets,
 )
-from kao.diffusion.denoiser import determinant
 from kao.errors import ConfigError
 from kao.machine import allow_tf32, check_precision
 from kao.networks import NETWORKS, Takes, UNetConfig
@@ -71,13 +69,7 @@ _WEIGHTS = 4
 _SIGMA_DATA = 0.5
 """Of pixels in [-1, 1], about."""
 
-_LOUDEST = 4.0
-"""Largest standard deviation of what a network may be shown unscaled."""
-
 _INTERVALS = ("log", "samples", "checkpoints", "held_out")
-
-_BURST = 1e4
-"""Largest factor by which a weight may multiply what the network is trained on."""
 
 
 class NetworkConfig(Protocol):
@@ -168,9 +160,9 @@ class RunConfig:
             self.training.curriculum.check(self.data.size, multiple=self.network.multiple)
         denoiser = self.build_denoiser("meta")
         self._choose(denoiser)
-        _refuse_loud_inputs(denoiser)
+        refuse_loud_inputs(denoiser)
         loss = self.loss.build(denoiser.schedule, seed=self.seed)
-        _refuse_bursting_weights(denoiser, self.loss.weight)
+        refuse_bursting_weights(denoiser, self.loss.weight)
         drawn = self.with_learned_grid(loss.times.knots())
         drawn.times(denoiser.schedule)
         if self.evaluation.every != 0:
@@ -380,34 +372,4 @@ class RunConfig:
             rows=processes.rows(self.training.batch),
             indices=train,
             device=device,
-        )
-
-
-def _refuse_loud_inputs(denoiser: Denoiser) -> None:
-    """Raise a ConfigError where a network would see inputs of any size, unscaled."""
-    schedule = denoiser.seen
-    end = schedule(torch.tensor(float(schedule.t_max), dtype=torch.float64))
-    if denoiser.sigma_data is None and end.sigma > _LOUDEST:
-        raise ConfigError(
-            f"On this schedule the network's input would have a standard deviation of up to "
-            f"{end.sigma:.3g}, which no network is made for: set input_scaling = true, or take the "
-            f"edm target, which scales it."
-        )
-
-
-def _refuse_bursting_weights(denoiser: Denoiser, weight: Weight | None) -> None:
-    """Raise a ConfigError where one image near pure noise would outweigh all others."""
-    if weight is None:
-        return
-    schedule = denoiser.schedule
-    least = 1.0 if isinstance(schedule, DiscreteSchedule) else 1e-3 * schedule.t_max
-    level = schedule(torch.linspace(least, float(schedule.t_max), 1000, dtype=torch.float64))
-    natural = (determinant(level, denoiser.target) / level.sigma) ** 2
-    # At the clean end a large weight meets small errors, as in the eps loss by way of x_0.
-    factor = (weight(level) / natural).where(level.snr < 1, 0).max().item()
-    if factor > _BURST:
-        raise ConfigError(
-            f"This loss.weight multiplies what the network is trained on by up to {factor:.2g}, "
-            f"near pure noise, where the target says little of x_0: take the v target, or another "
-            f"weight."
         )

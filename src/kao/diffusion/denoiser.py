@@ -159,6 +159,54 @@ class Denoiser(nn.Module):
         y = like(asked.of_x, x) * shown + like(asked.of_y, x) * said
         return torch.cat([y, *variance], dim=1)  # of no channels where none is learned
 
+    def gain(self, level: Level) -> Tensor:
+        """By how much y moves where the network itself says one more.
+
+        1 without `native`; else (det / sigma) / (det' / sigma'), with a dash for the network's own
+        level and target.
+
+        Args:
+            level: Of the schedule, fields () or (B,), float64.
+
+        Returns:
+            Same shape and dtype, not 0; inf at levels so clean that float64 has no other for them
+            than the clean picture.
+        """
+        if self.native is None:
+            return torch.ones_like(level.sigma)
+        of_y = self.native.question(level, self.target).of_y
+        return of_y.where(of_y != 0, math.inf)
+
+    def own_residual(self, residual: Tensor, level: Level, *, unasked: Tensor) -> Tensor:
+        """What the network itself said wrong, of what was wrong in y.
+
+        Args:
+            residual: y - (a x_0 + b eps), (B, C, H, W).
+            level: Of the schedule, fields (B,), float64.
+            unasked: What the network was shown of noise beyond eps, like the residual.
+
+        Returns:
+            y' - (a' x_0 + b' eps) of the network's own level, like the residual.
+        """
+        if self.native is None:
+            return residual
+        _, b = self.target(level)
+        _, own_b = self.native.target(self.native.question(level, self.target).level)
+        gain = self.gain(level)
+        more = own_b - b / gain  # since x' holds what is not asked for, too
+        return residual / like(gain, residual) + like(more, residual) * unasked
+
+    def natural_weight(self, level: Level) -> Tensor:
+        """What plain MSE on the network's own words weighs the squared error of x_0 by.
+
+        Args:
+            level: Of the schedule, fields () or (B,), float64, sigma above 0.
+
+        Returns:
+            (det / sigma)^2 of the network's own level and target; same shape and dtype.
+        """
+        return (determinant(level, self.target) / (level.sigma * self.gain(level))) ** 2
+
     def _asked(self, x: Tensor, level: Level, label: Tensor, condition: Any) -> Tensor:
         """The network's own words on images at a level of its own."""
         scaled = x

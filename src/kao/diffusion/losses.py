@@ -72,8 +72,10 @@ class DenoisingLoss(nn.Module):
     Args:
         times: Where on the schedule to train.
         weight: Weight on the squared error of x_0.  None: the plain mean of the norm over
-            whatever the network outputs, which is what most papers write.  With a norm other
-            than `l2` the same factor multiplies that norm.
+            whatever the network itself says, which is what most papers write.  A network that is
+            asked at its own levels (`Native`) so keeps the loss that it was trained with, level
+            by level, whatever the denoiser's target.  With a norm other than `l2` the factor
+            that carries a weight from x_0 to y multiplies that norm.
         norm: Penalty of the residual in the network's output.
         offset_noise: Standard deviation of a constant added to the noise of each image and
             channel, so that an image's mean is learned too (Guttenberg 2023); 0.1 is customary.
@@ -174,7 +176,11 @@ class DenoisingLoss(nn.Module):
         output = denoiser.output(here.alpha * x0 + here.sigma * seen, t, condition)
         y, variance = denoiser.split(output)
         residual = y - (a * x0 + b * eps)
-        value = self.norm(residual).flatten(1).mean(1)
+        wrong = residual
+        if self.weight is None:
+            # In y an error of what the network says may count thousands of times near pure noise.
+            wrong = denoiser.own_residual(residual, level, unasked=seen - eps)
+        value = self.norm(wrong).flatten(1).mean(1)
         if self.weight is not None:
             # MSE on y already weighs x_0 by (det / sigma)^2; divide that out, put ours in.
             natural = (determinant(level, denoiser.target) / level.sigma) ** 2

@@ -20,13 +20,16 @@ from torch import Tensor
 from kao.diffusion.schedules import DiscreteSchedule, Level, NoiseSchedule
 from kao.diffusion.targets import Target
 
+_CLEANEST = 2.5e-5
+"""Least share of t_max, in continuous time, that a network is told of."""
+
 
 class Question(NamedTuple):
     """How a network is asked about a level that is not its own; float64 on the CPU, () or (B,).
 
     Attributes:
         level: Its own level of the same signal-to-noise ratio, or the noisiest that it knows.
-        label: What it is told of that.
+        label: What it is told of that, or of the cleanest level that networks are trained on.
         scale: c, by which x is multiplied.
         of_x, of_y: y is of_x times what it was shown, plus of_y times what it says.
     """
@@ -76,6 +79,12 @@ class Native:
         return Question(own, self._label(t), scale, of_x, of_y)
 
     def _label(self, t: Tensor) -> Tensor:
-        """The label of a time; a table has none between its first level and the clean picture."""
-        first = 1.0 if isinstance(self.schedule, DiscreteSchedule) else 0.0
+        """The label of a time, or of the cleanest that networks are trained on.
+
+        A table has none between its first level and the clean picture.  In continuous time it is
+        2.5e-5 of t_max, which is the sigma_min of 0.002 of Karras et al. (2022) for their 80: the
+        logarithm of sigma that they tell a network has no end, and no network has seen it.
+        """
+        discrete = isinstance(self.schedule, DiscreteSchedule)
+        first = 1.0 if discrete else _CLEANEST * self.schedule.t_max
         return self.schedule.label(t.clamp(min=first))

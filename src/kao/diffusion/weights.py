@@ -220,4 +220,4 @@ WEIGHTS: dict[
     "sigmoid": SigmoidWeight,
     "truncated": TruncatedSNR,
 }
-"""None is the plain mean of the norm over whatever the network outputs."""
+"""None is the plain mean of the norm over whatever the network itself says."""

@@ -46,7 +46,7 @@ class Card:
         sampler: With its options.
         steps: Of the sampler.
         guidance: In words; "none" where the model drew by itself.
-        ema: The average of the weights that drew.
+        ema: The average of the weights that drew; "model": the raw ones, which are none.
         precision: In which the model computed.
         seed: Of the noise, and of every random choice.
         metrics: What was asked for; none: not known.
@@ -87,7 +87,7 @@ class Card:
                 ("sampler", self.sampler),
                 ("steps", self.steps),
                 ("guidance", self.guidance),
-                ("EMA", self.ema),
+                ("weights" if self.ema == "model" else "EMA", self.ema),
                 ("precision", self.precision),
                 ("seed", self.seed),
             )

@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from kao.exchange.hub import is_licence
+from kao.exchange.markdown import plain
 from kao.exchange.own import FILE
 
 GRID = "samples.png"
@@ -15,6 +17,8 @@ GRID = "samples.png"
 
 _SMALL = 5_000
 """Training pictures below which a model is said to know few faces."""
+
+_CONFIGURED = "`run.toml` has every value of the configuration."
 
 _UNSTATED = "not stated: ask before you share"
 
@@ -88,7 +92,12 @@ class Facts:
         pictures: How many they were; None where that is not known.
         data_licence: Of the training pictures; "" where it was not stated.
         licence: Of the weights, an identifier of the hub; "" where it was not stated.
+        imported: The published model that it is; "" where it was trained with kao.  How that was
+            trained is not known, so that nothing of it is told.
         base: What it was fine-tuned from; "" where it began from noise.
+        hub: owner/name on the hub of the model that it is or goes back to; "" where none is.
+        origin_licence: As was told with the weights that it is or goes back to; "" where it was
+            not.
         classes: Names of the classes that it is told.
         measurements: Scores.
         copies: The check for copies; None: it was not made.
@@ -112,7 +121,10 @@ class Facts:
     pictures: int | None
     data_licence: str
     licence: str
+    imported: str
     base: str
+    hub: str
+    origin_licence: str
     classes: tuple[str, ...]
     measurements: Sequence[Measurement]
     copies: CopyCheck | None
@@ -125,12 +137,12 @@ def model_card(facts: Facts) -> str:
     """The text of README.md, with the front matter that the hub reads."""
     parts = [
         _front_matter(facts),
-        f"# {facts.name.rpartition('/')[2]}",
+        f"# {plain(facts.name.rpartition('/')[2])}",
         _opening(facts),
         f"![Pictures drawn by this model]({GRID})",
         "Drawn by the model from the first seeds, and not chosen.",
         *_scores(facts),
-        _training(facts),
+        _origin(facts) if facts.imported else _training(facts),
         _limits(facts),
         _use(facts),
     ]
@@ -143,27 +155,31 @@ def _front_matter(facts: Facts) -> str:
     if facts.classes:
         tags[1] = "class-conditional-image-generation"
     library = "diffusers" if facts.diffusers is True else "kao"
+    kept = facts.origin_licence if facts.imported and is_licence(facts.origin_licence) else ""
     lines = [
         f"library_name: {library}",
-        f"license: {json.dumps(facts.licence or 'unknown')}",
+        f"license: {json.dumps(facts.licence or kept or 'unknown')}",
         "pipeline_tag: unconditional-image-generation",
         "tags:",
         *(f"  - {json.dumps(tag)}" for tag in tags),
     ]
-    if facts.base:
-        lines.append(f"base_model: {json.dumps(facts.base)}")
+    if facts.hub:
+        lines.append(f"base_model: {json.dumps(facts.hub)}")
     return "\n".join(["---", *lines, "---"])
 
 
 def _opening(facts: Facts) -> str:
     size = f"{facts.size}\N{MULTIPLICATION SIGN}{facts.size}"
     told = f", told one of {len(facts.classes)} classes," if facts.classes else ""
+    made = f"trained with kao {facts.kao}."
+    if facts.imported:
+        made = f"imported from {plain(facts.imported)} with kao {facts.kao}, and not trained here."
     text = (
         f"A denoising diffusion model of {size} pictures{told} with "
-        f"{facts.parameters / 1e6:.1f} M parameters, trained with kao {facts.kao}."
+        f"{facts.parameters / 1e6:.1f} M parameters, {made}"
     )
     if facts.copies is not None and facts.copies.copied:
-        text += f"\n\n> **This model draws training pictures.** {facts.copies.sentence}"
+        text += f"\n\n> **This model draws training pictures.** {plain(facts.copies.sentence)}"
     return text
 
 
@@ -178,14 +194,25 @@ def _scores(facts: Facts) -> Iterator[str]:
             "|---|---|---|---|---|",
         ]
         rows += [
-            f"| {f.name} | {f.value} | {f.interval} | {f.real} | {f.pictures:,} |"
+            f"| {plain(f.name)} | {f.value} | {f.interval} | {f.real} | {f.pictures:,} |"
             for f in measured.figures
         ]
         yield "\n".join(rows)
         if measured.notes:
-            yield "\n".join(f"* {note}" for note in measured.notes)
+            yield "\n".join(f"* {plain(note)}" for note in measured.notes)
         if measured.protocol:
-            yield "\n".join(["```text", *measured.protocol, "```"])
+            yield "\n".join(["```text", *map(_one_line, measured.protocol), "```"])
+
+
+def _origin(facts: Facts) -> str:
+    rows = [
+        ("model", facts.imported),
+        ("licence told with it", facts.origin_licence or _UNSTATED),
+        ("licence of the pictures", facts.data_licence),
+        *_network(facts),
+    ]
+    told = "Its weights are as they were published there; how they were trained was not told."
+    return "\n".join(["## Where it is from", "", *_listed(rows), "", f"{told} {_CONFIGURED}"])
 
 
 def _training(facts: Facts) -> str:
@@ -197,22 +224,29 @@ def _training(facts: Facts) -> str:
         ("images seen", f"{facts.images:,}{took}"),
         ("machine", facts.machine),
         ("recipe", facts.recipe),
-        ("network", facts.network),
-        ("noise schedule, target", f"{facts.schedule}, {facts.target}"),
         ("weights", facts.weights),
         ("fine-tuned from", facts.base),
+        ("licence of what it was fine-tuned from", facts.origin_licence),
+        *_network(facts),
+    ]
+    return "\n".join(["## How it was trained", "", *_listed(rows), "", _CONFIGURED])
+
+
+def _network(facts: Facts) -> list[tuple[str, str]]:
+    return [
+        ("network", facts.network),
+        ("noise schedule, target", f"{facts.schedule}, {facts.target}"),
         ("classes", ", ".join(facts.classes)),
     ]
-    lines = [f"* {what}: {said}" for what, said in rows if said]
-    return "\n".join(
-        [
-            "## How it was trained",
-            "",
-            *lines,
-            "",
-            "`run.toml` has every value of the configuration.",
-        ]
-    )
+
+
+def _listed(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """Rows as a list, without those of which nothing is known."""
+    return [f"* {what}: {plain(said)}" for what, said in rows if said]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.splitlines())
 
 
 def _limits(facts: Facts) -> str:
@@ -223,8 +257,8 @@ def _limits(facts: Facts) -> str:
             "`kao evaluate` does."
         )
     else:
-        lines.append(f"Copies of training pictures: {facts.copies.sentence}")
-    if facts.pictures is not None and facts.pictures < _SMALL:
+        lines.append(f"Copies of training pictures: {plain(facts.copies.sentence)}")
+    if not facts.imported and facts.pictures is not None and facts.pictures < _SMALL:
         lines.append(
             f"It has seen {facts.pictures:,} pictures. Of so few it learns their biases (who is "
             f"shown, from where, in which light) as if they were the rule, and may remember some."
@@ -238,8 +272,8 @@ def _limits(facts: Facts) -> str:
         f"It draws {facts.size} pixels a side, and was measured at no other size. A face that it "
         f"draws is of nobody, and may still resemble somebody."
     )
-    if facts.base:
-        lines.append(f"It keeps limits, biases and licence of its base, {facts.base}.")
+    if source := facts.imported or facts.base:
+        lines.append(f"It keeps limits, biases and licence of {plain(source)}.")
     return "\n".join(["## Limits", "", *(f"* {line}" for line in lines)])
 
 
@@ -266,7 +300,7 @@ from diffusers import DDIMPipeline
 
 pictures = DDIMPipeline.from_pretrained("{name}")(batch_size=4, num_inference_steps=25).images
 ```"""
-    return f"{text}\n\ndiffusers cannot load it: {facts.diffusers}"
+    return f"{text}\n\ndiffusers cannot load it: {plain(str(facts.diffusers))}"
 
 
 def _duration(minutes: float) -> str:

@@ -8,41 +8,56 @@ import torch
 from torch import nn
 
 from kao.errors import ConfigError
+from kao.exchange.options import (
+    COUNT,
+    NUMBER,
+    POSITIVE,
+    SHARE,
+    SIZE,
+    WHOLE,
+    WHOLES,
+    WORD,
+    WORDS,
+    YES,
+    Option,
+    maybe,
+    read_options,
+)
 from kao.networks import UNetConfig
 
 CLASS = "UNet2DModel"
 
-_DEFAULTS: Mapping[str, Any] = {
-    "sample_size": None,
-    "in_channels": 3,
-    "out_channels": 3,
-    "center_input_sample": False,
-    "time_embedding_type": "positional",
-    "time_embedding_dim": None,
-    "freq_shift": 0,
-    "flip_sin_to_cos": True,
-    "down_block_types": ["DownBlock2D", *["AttnDownBlock2D"] * 3],
-    "mid_block_type": "UNetMidBlock2D",
-    "up_block_types": [*["AttnUpBlock2D"] * 3, "UpBlock2D"],
-    "block_out_channels": [224, 448, 672, 896],
-    "layers_per_block": 2,
-    "mid_block_scale_factor": 1,
-    "downsample_padding": 1,
-    "downsample_type": "conv",
-    "upsample_type": "conv",
-    "dropout": 0.0,
-    "act_fn": "silu",
-    "attention_head_dim": 8,
-    "norm_num_groups": 32,
-    "attn_norm_num_groups": None,
-    "norm_eps": 1e-5,
-    "resnet_time_scale_shift": "default",
-    "add_attention": True,
-    "class_embed_type": None,
-    "num_class_embeds": None,
-    "num_train_timesteps": None,
+_OPTIONS: Mapping[str, Option] = {
+    "sample_size": Option(None, maybe(SIZE)),
+    "in_channels": Option(3, WHOLE),
+    "out_channels": Option(3, WHOLE),
+    "center_input_sample": Option(False, YES),
+    "time_embedding_type": Option("positional", WORD),
+    "time_embedding_dim": Option(None, maybe(WHOLE)),
+    "freq_shift": Option(0, NUMBER),
+    "flip_sin_to_cos": Option(True, YES),
+    "down_block_types": Option(["DownBlock2D", *["AttnDownBlock2D"] * 3], WORDS),
+    "mid_block_type": Option("UNetMidBlock2D", maybe(WORD)),
+    "up_block_types": Option([*["AttnUpBlock2D"] * 3, "UpBlock2D"], WORDS),
+    "block_out_channels": Option([224, 448, 672, 896], WHOLES),
+    "layers_per_block": Option(2, WHOLE),
+    "mid_block_scale_factor": Option(1, NUMBER),
+    "downsample_padding": Option(1, NUMBER),
+    "downsample_type": Option("conv", maybe(WORD)),
+    "upsample_type": Option("conv", maybe(WORD)),
+    "dropout": Option(0.0, SHARE),
+    "act_fn": Option("silu", WORD),
+    "attention_head_dim": Option(8, maybe(WHOLE)),
+    "norm_num_groups": Option(32, WHOLE),
+    "attn_norm_num_groups": Option(None, maybe(WHOLE)),
+    "norm_eps": Option(1e-5, POSITIVE),
+    "resnet_time_scale_shift": Option("default", WORD),
+    "add_attention": Option(True, YES),
+    "class_embed_type": Option(None, maybe(WORD)),
+    "num_class_embeds": Option(None, maybe(COUNT)),
+    "num_train_timesteps": Option(None, maybe(WHOLE)),
 }
-"""The options of UNet2DModel, with the values that it gives those that are left out."""
+"""The options of UNet2DModel, with the values that it gives those that are left out, and kinds."""
 
 _ONLY: Mapping[str, tuple[Any, ...]] = {
     "center_input_sample": (False,),
@@ -97,9 +112,9 @@ def read_config(table: Mapping[str, Any], *, size: int | None = None) -> Describ
     """
     told = {key: value for key, value in table.items() if not key.startswith("_")}
     for key, value in told.items():
-        if key not in _DEFAULTS and value is not None:
+        if key not in _OPTIONS and value is not None:
             raise ConfigError(f"{key} = {value!r} is no option of a {CLASS} that is known here.")
-    told = {**_DEFAULTS, **told}
+    told = read_options(told, _OPTIONS, file="config.json")
     for key, values in _ONLY.items():
         if told[key] not in values:
             raise _refused(key, told[key], _or(values))
@@ -107,7 +122,7 @@ def read_config(table: Mapping[str, Any], *, size: int | None = None) -> Describ
     channels, outputs = told["in_channels"], told["out_channels"]
     if outputs not in (channels, 2 * channels):
         raise _refused("out_channels", outputs, f"{channels}, or {2 * channels} with a variance")
-    widths = [int(width) for width in told["block_out_channels"]]
+    widths = list(told["block_out_channels"])
     width = widths[0]
     if any(each % width for each in widths):
         raise _refused("block_out_channels", widths, f"multiples of the first, {width}")
@@ -146,7 +161,7 @@ def read_config(table: Mapping[str, Any], *, size: int | None = None) -> Describ
 
 def _side(told: Any, said: int | None) -> int:
     """The side of the pictures, pixels."""
-    if isinstance(told, list) and len(set(told)) == 1:
+    if isinstance(told, list | tuple) and len(set(told)) == 1:
         told = told[0]
     if told is None:
         if said is None:
@@ -169,7 +184,7 @@ def _blocks(told: Mapping[str, Any], levels: int) -> tuple[list[bool], bool]:
     """
     kinds = {}
     for key, known in (("down_block_types", _DOWN), ("up_block_types", _UP)):
-        names = [str(name).removeprefix("UNetRes") for name in told[key]]
+        names = [name.removeprefix("UNetRes") for name in told[key]]
         if len(names) != levels or (strange := [name for name in names if name not in known]):
             met = strange[0] if len(names) == levels else f"{len(names)} of them"
             raise _refused(key, met, f"{levels} of {_or(known)}")

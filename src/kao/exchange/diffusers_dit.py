@@ -17,6 +17,7 @@ from kao.exchange.diffusers_files import (
 from kao.exchange.formats import Facts, Format
 from kao.exchange.located import Source
 from kao.exchange.model import Model
+from kao.exchange.options import POSITIVE, SHARE, SIZE, WHOLE, Option, maybe, read_options
 from kao.exchange.renaming import Repeated, Rule, joined_layer, layer, to_ours
 from kao.networks import DiTConfig
 
@@ -39,24 +40,22 @@ _OPTIONS: Mapping[str, tuple[Any, ...]] = {
 }
 """Options with the values that a DiT has; a left-out one has the first."""
 
-_READ = (
-    "num_attention_heads",
-    "attention_head_dim",
-    "in_channels",
-    "out_channels",
-    "num_layers",
-    "dropout",
-    "sample_size",
-    "patch_size",
-    "num_embeds_ada_norm",
-)
-_UNFELT = (
-    "norm_num_groups",
-    "upcast_attention",
-    "norm_eps",
-    "attention_type",
-)
-"""Options without a meaning for a DiT, or whose meaning is below what float32 shows."""
+_READ: Mapping[str, Option] = {
+    "num_attention_heads": Option(16, WHOLE),
+    "attention_head_dim": Option(72, WHOLE),
+    "in_channels": Option(4, WHOLE),
+    "out_channels": Option(None, maybe(WHOLE)),
+    "num_layers": Option(28, WHOLE),
+    "dropout": Option(0.0, SHARE),
+    "sample_size": Option(32, SIZE),
+    "patch_size": Option(2, WHOLE),
+    "num_embeds_ada_norm": Option(1000, WHOLE),
+    "norm_eps": Option(1e-5, POSITIVE),
+}
+"""Options that are read, with the values that it gives those that are left out, and kinds."""
+
+_UNFELT = ("norm_num_groups", "upcast_attention", "attention_type")
+"""Options without a meaning for a DiT."""
 
 
 def read_config(table: Mapping[str, Any]) -> DiTConfig:
@@ -81,16 +80,17 @@ def read_config(table: Mapping[str, Any]) -> DiTConfig:
                 f"{key} = {value!r} of this transformer cannot be expressed here; expected "
                 f"{values[0]!r}, as a DiT has."
             )
-    heads = table.get("num_attention_heads", 16)
+    told = _told(table)
     network = DiTConfig(
-        width=heads * table.get("attention_head_dim", 72),
-        depth=table.get("num_layers", 28),
-        heads=heads,
-        patch=table.get("patch_size", 2),
-        dropout=table.get("dropout", 0.0),
+        width=told["num_attention_heads"] * told["attention_head_dim"],
+        depth=told["num_layers"],
+        heads=told["num_attention_heads"],
+        patch=told["patch_size"],
+        dropout=told["dropout"],
         embedding="ddpm",
+        mlp_norm_eps=told["norm_eps"],
     )
-    network.check(_size(table))
+    network.check(_size(told))
     return network
 
 
@@ -151,9 +151,10 @@ def read(source: Source, facts: Facts) -> Model:
     found = network_of(source)
     assert found is not None, "read is called of what was recognised"
     folder, table = found
-    network, told = read_config(table), scheduler_of(source, facts)
-    channels = table.get("in_channels", 4)
-    outputs = table.get("out_channels") or channels
+    network, options = read_config(table), _told(table)
+    told = scheduler_of(source, facts)
+    channels = options["in_channels"]
+    outputs = options["out_channels"] or channels
     if outputs not in (channels, 2 * channels):
         raise ConfigError(
             f"out_channels = {outputs} of this transformer cannot be expressed here; expected "
@@ -163,8 +164,8 @@ def read(source: Source, facts: Facts) -> Model:
     return Model(
         network=network,
         channels=channels,
-        size=_size(table),
-        classes=class_names(source, table.get("num_embeds_ada_norm", 1000)),
+        size=_size(options),
+        classes=class_names(source, options["num_embeds_ada_norm"]),
         schedule=told.schedule,
         target=told.target,
         learned_variance=outputs > channels,
@@ -176,8 +177,13 @@ def read(source: Source, facts: Facts) -> Model:
     )
 
 
-def _size(table: Mapping[str, Any]) -> int:
-    size = table.get("sample_size", 32)
+def _told(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are read, each of its kind."""
+    return read_options(table, _READ, file="config.json")
+
+
+def _size(told: Mapping[str, Any]) -> int:
+    size = told["sample_size"]
     if not isinstance(size, int):
         raise ConfigError(
             f"sample_size = {size!r} of this transformer cannot be expressed here; expected pixels "
@@ -191,4 +197,5 @@ FORMAT = Format(
     recognises=lambda source: class_name(source) in CLASSES,
     read=read,
     facts=SCHEDULER_FACTS,
+    several=True,
 )

@@ -7,15 +7,17 @@ from typing import Any
 
 from torch import Tensor
 
-from kao.errors import ConfigError
+from kao.errors import CheckpointError, ConfigError
+from kao.exchange.chains import BETA_SCHEDULES
+from kao.exchange.facts import one_of, whole
 from kao.exchange.formats import Facts
-from kao.exchange.located import Source, read_state
-from kao.exchange.schedulers import Told, read_scheduler
+from kao.exchange.located import Source, in_float32
+from kao.exchange.schedulers import TARGET_NAMES, Told, read_scheduler
+from kao.exchange.weight_files import read_variant
 
 CONFIG = "config.json"
 SCHEDULER = "scheduler_config.json"
 INDEX = "model_index.json"
-WEIGHTS = "diffusion_pytorch_model"
 
 SCHEDULER_FACTS = {
     "beta_schedule": 'of the chain, as diffusers calls it; assumed to be "linear"',
@@ -54,7 +56,7 @@ def class_name(source: Source) -> str | None:
 
 
 def state_of(folder: Path, source: Source) -> dict[str, Tensor]:
-    """The weights of a network, in float32.
+    """The weights of a network, floats of any precision in float32.
 
     Args:
         folder: From `network_of`.
@@ -63,9 +65,7 @@ def state_of(folder: Path, source: Source) -> dict[str, Tensor]:
     Raises:
         CheckpointError: They are missing or damaged.
     """
-    variant = "" if source.weights == "auto" else f".{source.weights}"
-    names = (f"{WEIGHTS}{variant}.safetensors", f"{WEIGHTS}{variant}.bin")
-    return {name: tensor.float() for name, tensor in read_state(folder, names).items()}
+    return in_float32(read_variant(folder, source.weights))
 
 
 def scheduler_of(source: Source, facts: Facts) -> Told:
@@ -76,12 +76,16 @@ def scheduler_of(source: Source, facts: Facts) -> Told:
         facts: Of `SCHEDULER_FACTS`, for a network without a scheduler.
 
     Raises:
-        ConfigError: It cannot be expressed here; or a fact is given that the scheduler tells.
+        ConfigError: It cannot be expressed here; or a fact is of another kind, or is given though
+            the scheduler tells it.
         CheckpointError: Its configuration is no JSON object.
     """
     said = {name: value for name, value in facts.items() if name in SCHEDULER_FACTS}
     table = source.table(f"scheduler/{SCHEDULER}") or source.table(SCHEDULER)
     if table is None:
+        one_of(said, "beta_schedule", {name: name for name in BETA_SCHEDULES})
+        one_of(said, "prediction_type", TARGET_NAMES)
+        whole(said, "num_train_timesteps", least=2)
         told = read_scheduler(said)
         assumed = [name for name in SCHEDULER_FACTS if name not in said]
         note = (
@@ -112,10 +116,15 @@ def class_names(source: Source, count: int) -> tuple[str, ...]:
         count: Of the classes.
 
     Raises:
-        CheckpointError: model_index.json is no JSON object.
+        CheckpointError: model_index.json is no JSON object, or its id2label is none.
     """
     index: Mapping[str, Any] = source.table(INDEX) or {}
     told = index.get("id2label") or {}
+    if not isinstance(told, Mapping):
+        raise CheckpointError(
+            f"id2label in {INDEX} of {source.origin} is damaged or foreign: expected a name for "
+            f"each number of a class."
+        )
     # Several numbers may have one name, and a class is asked for by its name.
     names = tuple(str(told.get(str(i), i)) for i in range(count))
     return tuple(

@@ -35,8 +35,10 @@ from kao.diffusion import (
 from kao.errors import ConfigError
 from kao.exchange.betas import betas_of
 from kao.exchange.diffusers_config import CLASS, write_config
-from kao.exchange.diffusers_files import CONFIG, INDEX, SCHEDULER, WEIGHTS
+from kao.exchange.diffusers_files import CONFIG, INDEX, SCHEDULER
 from kao.exchange.diffusers_names import rules
+from kao.exchange.located import WEIGHTS
+from kao.exchange.markdown import plain
 from kao.exchange.renaming import to_theirs
 from kao.exchange.schedulers import write_scheduler
 from kao.exchange.trained import Trained
@@ -166,7 +168,7 @@ def page(trained: Trained, made: Pipeline) -> str:
     steps = config.sampling.steps
     notes = "".join(f"\n* {note}" for note in made.notes)
     return f"""\
-# {trained.name}
+# {plain(trained.name)}
 
 A denoising diffusion model of {trained.size}x{trained.size} pictures as a pipeline of diffusers, \
 written by kao.

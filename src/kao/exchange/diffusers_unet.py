@@ -69,4 +69,5 @@ FORMAT = Format(
     recognises=lambda source: class_name(source) == CLASS,
     read=read,
     facts={"size": "pixels along a side, where sample_size is left out", **SCHEDULER_FACTS},
+    several=True,
 )

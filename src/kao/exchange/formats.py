@@ -22,9 +22,11 @@ class Format:
             a ConfigError that names what cannot be expressed here, and a CheckpointError for
             weights that are missing or damaged.
         facts: What a user may say of it, each with what it means and what is assumed.
+        several: Whether it may hold several sets of weights, which are asked for by a name.
     """
 
     says: str
     recognises: Callable[[Source], bool]
     read: Callable[[Source, Facts], Model]
     facts: Mapping[str, str] = field(default_factory=dict)
+    several: bool = False

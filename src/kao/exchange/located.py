@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from torch import Tensor
 from kao.errors import CheckpointError, MissingExtraError
 
 _TOLD = ("*.json", "README.md")
-_WEIGHTS = ("diffusion_pytorch_model", "unet/diffusion_pytorch_model", "transformer/diffusion_")
-"""How the names of networks begin; a pipeline of latents has other weights beside."""
+WEIGHTS = "diffusion_pytorch_model"
+"""How the names of the files begin in which diffusers keeps a network."""
 
+_FOLDERS = ("", "unet/", "transformer/")
+_OF_PATHS = (".", "~", "/")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _ONLINE = "look at the connection, or name a folder or a file that is on this machine"
 
@@ -60,15 +63,7 @@ class Source:
             CheckpointError: It is no JSON object.
         """
         file = self.path / name
-        if not file.is_file():
-            return None
-        try:
-            table = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{file} cannot be read ({error}).") from error
-        if not isinstance(table, dict):
-            raise CheckpointError(f"{file} holds no table of options: it is of another program.")
-        return table
+        return read_table(file) if file.is_file() else None
 
 
 def locate(name: str, *, revision: str | None = None, weights: str = "auto") -> Source:
@@ -83,7 +78,7 @@ def locate(name: str, *, revision: str | None = None, weights: str = "auto") -> 
         CheckpointError: There is no such folder or file, and the hub has none or cannot be asked.
         MissingExtraError: huggingface_hub is needed and not installed.
     """
-    path = Path(name).expanduser()
+    path = path_of(name)
     if path.exists():
         if revision is not None:
             raise CheckpointError(
@@ -91,16 +86,34 @@ def locate(name: str, *, revision: str | None = None, weights: str = "auto") -> 
                 f"out, or give a name of the hub."
             )
         return Source(path, name, weights)
+    if name.startswith(_OF_PATHS):
+        raise CheckpointError(
+            f"There is no folder or file {name}: look at the spelling (you are in {Path.cwd()})."
+        )
     if _HUB_NAME.fullmatch(name) is None:
         raise CheckpointError(
             f"There is no folder or file {name}, and it is no name of the hub either, which would "
             f"be owner/name: look at the spelling (you are in {Path.cwd()})."
         )
     origin = name if revision is None else f"{name}@{revision}"
-    return Source(_fetched(name, revision), origin, weights)
+    return Source(_fetched(name, revision, weights), origin, weights)
 
 
-def _fetched(name: str, revision: str | None) -> Path:
+def path_of(name: str) -> Path:
+    """The path that a name would be, whether or not something is there.
+
+    Raises:
+        CheckpointError: The name is empty, or begins with the home of a user who is not known.
+    """
+    if not name.strip():
+        raise CheckpointError("The name is empty: give a folder, a file, or owner/name of the hub.")
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise CheckpointError(f"{name} begins with the home of a user who is not known.") from error
+
+
+def _fetched(name: str, revision: str | None, weights: str) -> Path:
     """The folder of a repository of the hub, in the hub's own cache.
 
     Raises:
@@ -116,12 +129,16 @@ def _fetched(name: str, revision: str | None) -> Path:
     at = "" if revision is None else f' at revision "{revision}"'
     try:
         # The same weights often lie there twice, and pickles are the worse of the two.
-        for ending in (".safetensors", ".bin"):
-            wanted = [*_TOLD, "kao.safetensors", *(f"{start}*{ending}" for start in _WEIGHTS)]
+        for ending in ("safetensors", "bin"):
+            wanted = _wanted(ending, weights)
             folder = Path(
-                huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=wanted)
+                huggingface_hub.snapshot_download(
+                    name, revision=revision, allow_patterns=[*_TOLD, *wanted]
+                )
             )
-            if any(folder.rglob(f"*{ending}")):
+            # What was fetched earlier lies there, too.
+            files = [file.relative_to(folder).as_posix() for file in folder.rglob(f"*.{ending}")]
+            if any(fnmatchcase(file, pattern) for file in files for pattern in wanted):
                 break
     except errors.GatedRepoError as error:
         raise CheckpointError(
@@ -142,10 +159,39 @@ def _fetched(name: str, revision: str | None) -> Path:
         raise CheckpointError(
             f"{name}{at} is not on this machine and the hub cannot be reached: {_ONLINE}."
         ) from error
-    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+    # The client has changed the library that it asks with: what that raises is its error's base.
+    except (errors.HFValidationError, OSError, *errors.HfHubHTTPError.__bases__) as error:
         why = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{name}{at} could not be fetched ({why}): {_ONLINE}.") from error
     return folder
+
+
+def _wanted(ending: str, weights: str) -> list[str]:
+    """Patterns of the files of weights to fetch; a pipeline of latents has others beside.
+
+    Args:
+        ending: "safetensors" or "bin".
+        weights: See `Source`.
+    """
+    own = ["kao.safetensors"] if (ending, weights) == ("safetensors", "auto") else []
+    start = WEIGHTS if weights == "auto" else f"{WEIGHTS}.{weights}"
+    names = (f"{start}.{ending}", f"{start}-*-of-*.{ending}")
+    return [*own, *(f"{folder}{name}" for folder in _FOLDERS for name in names)]
+
+
+def read_table(file: Path) -> dict[str, Any]:
+    """A JSON file that holds an object.
+
+    Raises:
+        CheckpointError: It cannot be read, or holds something else.
+    """
+    try:
+        table = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} cannot be read ({error}).") from error
+    if not isinstance(table, dict):
+        raise CheckpointError(f"{file} holds no table of options: it is of another program.")
+    return table
 
 
 def read_weights(file: Path) -> Any:
@@ -160,8 +206,10 @@ def read_weights(file: Path) -> Any:
         Tensors by name, or whatever was saved; on the CPU.
 
     Raises:
-        CheckpointError: It is damaged, or holds more than tensors and plain values.
+        CheckpointError: It is empty or damaged, or holds more than tensors and plain values.
     """
+    if file.is_file() and file.stat().st_size == 0:
+        raise CheckpointError(f"{file} is empty: copy or fetch it again.")
     try:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
@@ -176,25 +224,6 @@ def read_weights(file: Path) -> Any:
         ) from error
 
 
-def read_state(folder: Path, names: tuple[str, ...]) -> dict[str, Tensor]:
-    """The tensors of the first file of a folder that is there.
-
-    Args:
-        folder: Where to look.
-        names: Of the files, the best first.
-
-    Raises:
-        CheckpointError: There is none, or it cannot be read or holds something else.
-    """
-    file = next((folder / name for name in names if (folder / name).is_file()), None)
-    if file is None:
-        raise CheckpointError(
-            f"{folder} has no weights: expected {' or '.join(names)} there; in several files, or "
-            f"for another program, they are not read."
-        )
-    return tensors(read_weights(file), file)
-
-
 def tensors(state: Any, where: Path | str) -> dict[str, Tensor]:
     """The same mapping, which has tensors by name.
 
@@ -206,6 +235,11 @@ def tensors(state: Any, where: Path | str) -> dict[str, Tensor]:
     return {str(name): tensor for name, tensor in state.items()}
 
 
+def in_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, floats of any precision as float32; what is no float stays as it is."""
+    return {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
+
+
 def _short(error: Exception) -> str:
-    """The first sentence of what another program says."""
-    return " ".join(str(error).split()).split(". ")[0][:200]
+    """The first sentence of what another program says, or the name of its error."""
+    return " ".join(str(error).split()).split(". ")[0][:200] or type(error).__name__

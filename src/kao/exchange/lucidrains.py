@@ -16,7 +16,7 @@ from kao.errors import CheckpointError, ConfigError
 from kao.exchange.betas import named
 from kao.exchange.facts import number, one_of, whole
 from kao.exchange.formats import Facts, Format
-from kao.exchange.located import Source, tensors
+from kao.exchange.located import Source, in_float32, tensors
 from kao.exchange.lucidrains_unet import Generation, Shape, Version, read_shape, rules
 from kao.exchange.model import Model
 from kao.exchange.renaming import to_ours
@@ -48,8 +48,8 @@ def read(source: Source, facts: Facts) -> Model:
     """
     everything = _chosen(source)
     state = {
-        name.removeprefix(_NETWORK): tensor.float()
-        for name, tensor in everything.items()
+        name.removeprefix(_NETWORK): tensor
+        for name, tensor in in_float32(everything).items()
         if name.startswith(_NETWORK)
     }
     shape = read_shape(state, origin=source.origin)
@@ -153,10 +153,11 @@ def _network(shape: Shape, source: Source, facts: Facts, notes: list[str]) -> Li
         head_width=shape.hidden // heads,
         memory=shape.memory,
         norm="group" if shape.grouped else "rms",
-        groups=groups,
+        groups=groups if shape.grouped else _GROUPS,
         standardised=generation.standardised,
         attention_norm="layer" if generation.layer_norm else "rms",
-        mean_values=generation.mean_values,
+        # Full attention everywhere has no values to divide.
+        mean_values=generation.mean_values and len(shape.full_attention) < len(shape.levels),
         kernel=shape.kernel,
         down="unshuffle" if shape.folded else "conv",
         theta=number(facts, "theta", above=1.0) or 10_000.0,
@@ -284,4 +285,5 @@ FORMAT = Format(
         "theta": "sinusoidal_pos_emb_theta; 10000",
         "dropout": "share that further training drops, above 0; none",
     },
+    several=True,
 )

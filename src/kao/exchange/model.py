@@ -42,6 +42,9 @@ class Model:
         notes: Sentences on what is not known of it and was assumed.
         own: The configuration of its run, of a network that was trained here; it says the rest of
             what the network sees.  None: it was trained elsewhere, and sees pictures as they are.
+
+    Raises:
+        CheckpointError: A weight is no finite float.
     """
 
     network: NetworkConfig
@@ -57,6 +60,21 @@ class Model:
     licence: str | None = None
     notes: tuple[str, ...] = ()
     own: RunConfig | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse weights that no network says anything with."""
+        for name, tensor in self.weights.items():
+            if not tensor.is_floating_point():
+                kind = str(tensor.dtype).removeprefix("torch.")
+                raise CheckpointError(
+                    f"{name} of {self.origin} holds {kind} numbers, where a network has floats: it "
+                    f"is packed, or of another program."
+                )
+            if not bool(tensor.isfinite().all()):
+                raise CheckpointError(
+                    f"{name} of {self.origin} holds numbers that are not finite: training went "
+                    f"astray, or the file is damaged. Take other weights of it."
+                )
 
     def build(self) -> nn.Module:
         """The network with its weights, on the CPU, float32, ready to draw.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kao.errors import ConfigError, MissingExtraError, OutputError
+from kao.exchange.markdown import plain
 from kao.exchange.steps import classes_of, limited, told
 from kao.exchange.trained import Trained
 from kao.files import new_folder
@@ -95,7 +96,7 @@ def write_onnx(trained: Trained, path: Path) -> tuple[str, ...]:
 def page(trained: Trained) -> str:
     """The README of the folder: a program of NumPy and onnxruntime that draws."""
     classes = classes_of(trained)
-    names = ", ".join(f"{i}: {name}" for i, name in enumerate(classes))
+    names = ", ".join(f"{i}: {plain(name)}" for i, name in enumerate(classes))
     told_class = (
         f"\n`class` is the number of the class of each picture, int64: {names}; "
         f"{len(classes)} stands for none.\n"
@@ -107,7 +108,7 @@ def page(trained: Trained) -> str:
     kept = "".join(f"    {line}\n" for line in lines)
     size = trained.size
     return f"""\
-# {trained.name} as ONNX
+# {plain(trained.name)} as ONNX
 
 `{FILE}` (opset {OPSET}) is the network alone: from noisy pictures `x`, float32 (batch, 3, {size}, \
 {size}),
@@ -172,7 +173,7 @@ def _traced(asked: Asked, inputs: Mapping[str, Tensor]) -> Any:
     batch = torch.export.Dim("batch", min=1)
     with _quiet():
         try:
-            return torch.onnx.export(
+            program: Any = torch.onnx.export(
                 asked,
                 tuple(inputs.values()),
                 dynamo=True,
@@ -187,6 +188,25 @@ def _traced(asked: Asked, inputs: Mapping[str, Tensor]) -> Any:
                 f"This network cannot be written as ONNX ({_last_line(error)}): export --to "
                 f"safetensors instead."
             ) from error
+    _forget(program.model)
+    return program
+
+
+def _forget(model: Any) -> None:
+    """Remove what the exporter notes on each operation: the lines of source files it came from.
+
+    They are paths of this machine, and nothing reads them.
+    """
+    for graph in (model.graph, *model.functions.values()):
+        graph.metadata_props.clear()
+        for node in graph.all_nodes():
+            for noted in (node, node.graph, *node.outputs):
+                noted.metadata_props.clear()
+                noted.doc_string = None
+        for value in graph.inputs:
+            value.metadata_props.clear()
+    for value in model.graph.initializers.values():
+        value.metadata_props.clear()
 
 
 def _difference(file: Path, asked: Asked, inputs: Mapping[str, Tensor]) -> float:

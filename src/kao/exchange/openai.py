@@ -13,7 +13,7 @@ from kao.diffusion import Cosine, Linear, ScheduleConfig, Target, targets
 from kao.errors import ConfigError
 from kao.exchange.facts import number, one_of, whole, yes
 from kao.exchange.formats import Facts, Format
-from kao.exchange.located import Source, tensors
+from kao.exchange.located import Source, in_float32, tensors
 from kao.exchange.model import Model
 from kao.exchange.openai_unet import Shape, read_shape, rules
 from kao.exchange.renaming import to_ours
@@ -77,7 +77,7 @@ def read(source: Source, facts: Facts) -> Model:
         CheckpointError: Tensors are missing or left over.
     """
     # Half of the published files are in half precision.
-    state = {name: t.float() for name, t in tensors(source.content, source.origin).items()}
+    state = in_float32(tensors(source.content, source.origin))
     shape = read_shape(state, origin=source.origin)
     size, notes = _size(shape, facts, source.origin), list[str]()
     alike = published(shape, size)

@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from kao.errors import CheckpointError, ConfigError, near_miss
 from kao.exchange import diffusers_dit, diffusers_unet, lucidrains, openai, own
-from kao.exchange.diffusers_files import class_name
+from kao.exchange.diffusers_files import CONFIG, INDEX, class_name
 from kao.exchange.formats import Facts, Format
 from kao.exchange.located import Source, locate
 from kao.exchange.model import Model
@@ -37,8 +37,8 @@ def import_model(
         facts: What the files leave open, by the names of the format's `facts`.
 
     Raises:
-        CheckpointError: It cannot be found, fetched or read, is of no format that is known, or is
-            a run of ours.
+        CheckpointError: It cannot be found, fetched or read, is of no format that is known, has no
+            such weights, or is a run of ours.
         ConfigError: It has an option that no network here has, or a fact that its format does not
             know.
         MissingExtraError: It is on the hub, and huggingface_hub is not installed.
@@ -53,6 +53,11 @@ def import_model(
             f"`kao sample RUN` or `kao finetune RUN FACES`."
         )
     format_ = recognised(source)
+    if weights != "auto" and not format_.several:
+        raise CheckpointError(
+            f'{name} has no weights "{weights}": it is {format_.says}, which holds one set of '
+            f"them. Leave --weights out."
+        )
     if strange := [fact for fact in facts if fact not in format_.facts]:
         known = f"what it leaves open: {', '.join(format_.facts)}" if format_.facts else "nothing"
         raise ConfigError(
@@ -71,6 +76,13 @@ def recognised(source: Source) -> Format:
     for format_ in FORMATS.values():
         if format_.recognises(source):
             return format_
+    if (source.path.parent / CONFIG).is_file() and source.path.is_file():
+        folder = source.path.parent
+        whole = folder.parent if (folder.parent / INDEX).is_file() else folder
+        raise CheckpointError(
+            f"{source.origin} is a file of weights alone, and what they are of stands in the "
+            f"{CONFIG} beside it: name its folder, {whole}."
+        )
     kind = class_name(source) if source.path.is_dir() else None
     met = "of no format that is read" if kind is None else f"a {kind}, which no network here is"
     known = "; ".join(format_.says for format_ in FORMATS.values())

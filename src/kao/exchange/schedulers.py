@@ -2,37 +2,32 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import torch
+from typing import Any
 
 from kao.config import SamplingConfig
 from kao.diffusion import (
-    DDIM,
-    PNDM,
     Ancestral,
     Clip,
-    Cosine,
-    DiscreteSchedule,
-    DPMSolver2M,
-    DPMSolver2S,
     Dynamic,
-    Euler,
-    EulerAncestral,
-    Grid,
-    Heun,
-    Linear,
-    Sampler,
-    ScaledLinear,
     ScheduleConfig,
     Target,
     Threshold,
-    UniPC,
-    grids,
     targets,
 )
 from kao.errors import ConfigError
-from kao.exchange.betas import betas_of, named, without_signal
+from kao.exchange import chains, drawing
+from kao.exchange.chains import FILE, refused
+from kao.exchange.drawing import DDPM, KINDS, OF_KIND, SPACINGS, Variance
+from kao.exchange.options import (
+    ANY,
+    POSITIVE,
+    SHARE,
+    WORD,
+    YES,
+    Option,
+    maybe,
+    read_options,
+)
 
 TARGET_NAMES: Mapping[str, Target] = {
     "epsilon": targets.eps,
@@ -40,8 +35,6 @@ TARGET_NAMES: Mapping[str, Target] = {
     "v_prediction": targets.v,
 }
 """What diffusers calls a target, as prediction_type."""
-
-Variance = Literal["beta", "beta_tilde", "learned"]
 
 VARIANCES: Mapping[str, Variance] = {
     "fixed_small": "beta_tilde",
@@ -52,12 +45,6 @@ VARIANCES: Mapping[str, Variance] = {
 }
 """What diffusers calls the variance of a reverse step, as variance_type."""
 
-_SPACINGS: Mapping[str, Grid] = {
-    "leading": grids.leading,
-    "linspace": grids.linspace,
-    "trailing": grids.trailing,
-}
-
 _PLAIN = {
     "use_flow_sigmas": False,
     "use_dynamic_shifting": False,
@@ -66,6 +53,20 @@ _PLAIN = {
     "interpolation_type": "linear",
 }
 """Options that would leave the chain, with the values that do not."""
+
+_OPTIONS: Mapping[str, Option] = {
+    **chains.OPTIONS,
+    "prediction_type": Option("epsilon", WORD),
+    "variance_type": Option(None, maybe(WORD)),
+    "clip_sample": Option(False, maybe(YES)),
+    "clip_sample_range": Option(1.0, POSITIVE),
+    "thresholding": Option(False, YES),
+    "dynamic_thresholding_ratio": Option(0.995, SHARE),
+    "sample_max_value": Option(1.0, POSITIVE),
+    **{key: Option(plain, ANY) for key, plain in _PLAIN.items()},
+    **drawing.OPTIONS,
+}
+"""All options that are known, with the values that diffusers gives most kinds of schedulers."""
 
 _STEPS = 50
 """In which diffusers' pipelines draw, unless they walk the whole chain."""
@@ -106,95 +107,82 @@ def read_scheduler(table: Mapping[str, Any]) -> Told:
         ConfigError: It is of a kind, or has an option, that cannot be expressed here; the message
             names the key.
     """
+    kind = table.get("_class_name", DDPM)
+    if kind not in KINDS:
+        raise refused("_class_name", kind, KINDS)
+    told = read_options({**OF_KIND.get(kind, {}), **table}, _OPTIONS, file=FILE)
     for key, plain in _PLAIN.items():
-        if (value := table.get(key, plain)) != plain:
-            raise _refused(key, value, [plain])
-    prediction = table.get("prediction_type", "epsilon")
+        if told[key] != plain:
+            raise refused(key, told[key], [plain])
+    prediction = told["prediction_type"]
     if prediction not in TARGET_NAMES:
-        raise _refused("prediction_type", prediction, TARGET_NAMES)
-    variance = table.get("variance_type") or "fixed_small"
+        raise refused("prediction_type", prediction, TARGET_NAMES)
+    variance = told["variance_type"] or "fixed_small"
     if variance not in VARIANCES:
-        raise _refused("variance_type", variance, VARIANCES)
-    samplers: Mapping[str, Sampler] = {
-        "DDPMScheduler": Ancestral(variance=VARIANCES[variance]),
-        "DDIMScheduler": DDIM(),
-        "PNDMScheduler": PNDM(),
-        "DPMSolverMultistepScheduler": DPMSolver2M(),
-        "DPMSolverSinglestepScheduler": DPMSolver2S(),
-        "UniPCMultistepScheduler": UniPC(),
-        "EulerDiscreteScheduler": Euler(),
-        "EulerAncestralDiscreteScheduler": EulerAncestral(),
-        "HeunDiscreteScheduler": Heun(),
-    }
-    kind = table.get("_class_name", "DDPMScheduler")
-    if kind not in samplers:
-        raise _refused("_class_name", kind, samplers)
-    walks, early = kind == "DDPMScheduler", kind in ("DDPMScheduler", "DDIMScheduler")
-    spacing = table.get(
-        "timestep_spacing", "leading" if early or kind == "PNDMScheduler" else "linspace"
-    )
-    if spacing not in _SPACINGS:
-        raise _refused("timestep_spacing", spacing, _SPACINGS)
-    schedule, learned = _read_schedule(table), VARIANCES[variance] == "learned"
+        raise refused("variance_type", variance, VARIANCES)
+    if told["timestep_spacing"] not in SPACINGS:
+        raise refused("timestep_spacing", told["timestep_spacing"], SPACINGS)
+    schedule, learned = chains.read_chain(told), VARIANCES[variance] == "learned"
     steps = int(schedule.build().t_max)
-    threshold, notes = _read_threshold(table, clips=early)
+    sampler, other = drawing.sampler_of(kind, told, variance=VARIANCES[variance])
+    grid, shifted = drawing.grid_of(kind, told, pure=told["rescale_betas_zero_snr"])
+    threshold, notes = _read_threshold(told)
+    walks = kind == DDPM
     return Told(
         schedule=schedule,
         target=TARGET_NAMES[prediction],
         learned_variance=learned if walks else learned or None,
         sampling=SamplingConfig(
-            sampler=samplers[kind],
-            grid=_SPACINGS[spacing],
+            sampler=sampler,
+            grid=grid,
             steps=steps if walks else min(_STEPS, steps),
             threshold=threshold,
         ),
-        notes=notes,
+        notes=(
+            *notes,
+            *_differences([*other, *shifted, *drawing.left_out(kind, told)], told),
+            *_unknown(table),
+        ),
     )
 
 
-def _read_schedule(table: Mapping[str, Any]) -> ScheduleConfig:
-    """The levels of a scheduler.
+def _differences(keys: Iterable[str], told: Mapping[str, Any]) -> list[str]:
+    """A note on options of drawing that are not followed, where there are any."""
+    found = ", ".join(f"{key} = {told[key]!r}" for key in keys)
+    if not found:
+        return []
+    return [
+        f"Its scheduler has {found}, which the samplers here have not or not in its way: what is "
+        f"drawn from the same noise differs by it."
+    ]
 
-    Raises:
-        ConfigError: They are not expressed here.
-    """
-    kind, steps = table.get("beta_schedule", "linear"), table.get("num_train_timesteps", 1000)
-    first, last = table.get("beta_start", 1e-4), table.get("beta_end", 0.02)
-    rescaled = bool(table.get("rescale_betas_zero_snr", False))
-    if table.get("trained_betas") is not None:
-        betas = torch.tensor(table["trained_betas"], dtype=torch.float64)
-    elif kind == "linear":
-        return Linear(steps, first, last, zero_terminal_snr=rescaled)
-    elif kind == "scaled_linear":
-        return ScaledLinear(steps, first, last, zero_terminal_snr=rescaled)
-    elif kind == "squaredcos_cap_v2":
-        return Cosine(steps, zero_terminal_snr=rescaled)
-    elif kind == "sigmoid":  # a sigmoid of betas, where our schedule of that name is one of abar
-        shares = torch.linspace(-6, 6, steps, dtype=torch.float64).sigmoid()
-        betas = shares * (last - first) + first
-    else:
-        raise _refused(
-            "beta_schedule", kind, ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
-        )
-    return named(without_signal(betas) if rescaled else betas)
+
+def _unknown(table: Mapping[str, Any]) -> list[str]:
+    """A note on options that are not known, where there are any."""
+    strange = [
+        f"{key} = {value!r}"
+        for key, value in table.items()
+        if key not in _OPTIONS and not key.startswith("_") and value is not None
+    ]
+    if not strange:
+        return []
+    return [f"{', '.join(strange)} in its {FILE} is not known here and was left out."]
 
 
 def _read_threshold(
-    table: Mapping[str, Any], *, clips: bool
+    told: Mapping[str, Any],
 ) -> tuple[Threshold | None, tuple[str, ...]]:
     """What is done to predicted pictures beyond what pixels can show, and a note where it differs.
 
     Args:
-        table: Of the scheduler.
-        clips: Whether a scheduler of its kind clips where it does not say otherwise.
+        told: All options.
     """
-    if not table.get("thresholding", False):
-        clips = table.get("clip_sample", clips)
-        return (Clip(table.get("clip_sample_range", 1.0)) if clips else None), ()
-    most = table.get("sample_max_value", 1.0)
+    if not told["thresholding"]:
+        return (Clip(told["clip_sample_range"]) if told["clip_sample"] else None), ()
+    most = told["sample_max_value"]
     if most <= 1:  # then every picture is clipped, whatever its contrast
         return Clip(), ()
-    dynamic = Dynamic(table.get("dynamic_thresholding_ratio", 0.995))
+    dynamic = Dynamic(told["dynamic_thresholding_ratio"])
     if most >= _FAR:
         return dynamic, ()
     return dynamic, (
@@ -229,7 +217,7 @@ def write_scheduler(
         raise ConfigError(
             f"[target] {target!r} is none that diffusers' schedulers know: they know eps, x0 and v."
         )
-    spacings = {grid: name for name, grid in _SPACINGS.items()}
+    spacings = {grid: name for name, grid in SPACINGS.items()}
     variances: dict[Variance, str] = {"beta_tilde": "fixed_small", "beta": "fixed_large"}
     sampler = sampling.sampler
     variance = sampler.variance if isinstance(sampler, Ancestral) else "beta_tilde"
@@ -237,50 +225,12 @@ def write_scheduler(
     told = "learned_range" if learned_variance else variances.get(variance, "fixed_small")
     return {
         "_class_name": "DDPMScheduler",
-        **_written_schedule(schedule),
+        **chains.write_chain(schedule),
         "prediction_type": kinds[target],
         "variance_type": told,
         "timestep_spacing": spacings.get(sampling.grid, "trailing"),
         "steps_offset": 0,
         **_written_threshold(sampling.threshold),
-    }
-
-
-def _written_schedule(schedule: ScheduleConfig) -> dict[str, Any]:
-    """The keys of the levels.
-
-    Raises:
-        ConfigError: They are no chain.
-    """
-    match schedule:
-        case Linear(shift=0.0) | ScaledLinear(shift=0.0):
-            return {
-                "num_train_timesteps": schedule.steps,
-                "beta_schedule": "linear" if isinstance(schedule, Linear) else "scaled_linear",
-                "beta_start": schedule.beta_first,
-                "beta_end": schedule.beta_last,
-                "trained_betas": None,
-                "rescale_betas_zero_snr": schedule.zero_terminal_snr,
-            }
-        case Cosine(offset=0.008, beta_limit=0.999, shift=0.0):
-            return {
-                "num_train_timesteps": schedule.steps,
-                "beta_schedule": "squaredcos_cap_v2",
-                "trained_betas": None,
-                "rescale_betas_zero_snr": schedule.zero_terminal_snr,
-            }
-    chain = schedule.build()
-    if not isinstance(chain, DiscreteSchedule):
-        raise ConfigError(
-            "diffusers' pipelines draw with chains, and this [schedule] is none: it is in "
-            "continuous time."
-        )
-    betas = betas_of(chain)
-    return {
-        "num_train_timesteps": len(betas),
-        "beta_schedule": "linear",  # without a meaning where betas are listed
-        "trained_betas": betas.tolist(),
-        "rescale_betas_zero_snr": False,
     }
 
 
@@ -310,9 +260,3 @@ def _written_threshold(threshold: Threshold | None) -> dict[str, Any]:
         f"sampling.threshold {threshold!r} is none that diffusers knows: it knows clip, and "
         f"dynamic with a limit of 1."
     )
-
-
-def _refused(key: str, value: Any, known: Iterable[Any]) -> ConfigError:
-    """An error for what cannot be expressed here."""
-    expected = ", ".join(str(each) for each in known)
-    return ConfigError(f"{key} = {value!r} in the scheduler's configuration; expected {expected}.")

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from kao.networks.conditions import Conditions, Takes
 from kao.networks.dit import SHAPES, DiT, DiTConfig
-from kao.networks.edm2 import EDM2, EDM2Config
+from kao.networks.edm2 import EDM2
+from kao.networks.edm2_config import EDM2Config
 from kao.networks.linear_unet import LinearUNet, LinearUNetConfig
 from kao.networks.recompute import Part
 from kao.networks.unet import UNet

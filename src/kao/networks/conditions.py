@@ -58,7 +58,9 @@ class Takes:
         return of_pictures + (2 if self.coordinates else 0)
 
     def refuse_unheard(self, given: Conditions) -> None:
-        """Refuse a condition that would be lost.
+        """Refuse a condition that would be lost, or a class that there is not.
+
+        Classes are looked at on the CPU alone: on a GPU the network would have to wait for them.
 
         Raises:
             ConfigError: It tells of what the network was not built for.
@@ -78,10 +80,21 @@ class Takes:
                 "This network tells no classes apart, and was given labels: build it with as many "
                 "classes, or give it none."
             )
+        self._refuse_strange(given.label)
         if given.tokens is not None and not self.tokens:
             raise ConfigError(
                 "This network reads no tokens, and was given some: build it with their width, or "
                 "give it none."
+            )
+
+    def _refuse_strange(self, label: Tensor | None) -> None:
+        """Refuse classes that there are not, where to look costs nothing and nothing is traced."""
+        if label is None or label.device.type != "cpu" or torch.compiler.is_compiling():
+            return
+        if strange := [i for i in label.tolist() if not 0 <= i <= self.classes]:
+            raise ConfigError(
+                f"This network tells {self.classes} classes apart, and was given the label "
+                f"{strange[0]}: give it 0 to {self.classes - 1}, or {self.classes} for no class."
             )
 
     def augmented(self, width: int) -> nn.Linear | None:

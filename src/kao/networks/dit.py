@@ -25,13 +25,14 @@ from kao.networks.embeddings import Sinusoids
 from kao.networks.layers import zeroed
 from kao.networks.positions import places, places_told, rotation, sincos
 from kao.networks.recompute import Part
+from kao.networks.sides import refuse_unfit
 from kao.networks.token_attention import CrossAttention, SelfAttention, glorot
 
 _FREQUENCIES = 256
 """Sines and cosines that a noise label becomes."""
 
 _EPSILON = 1e-6
-"""Added to the variances of all norms."""
+"""Added to variances in norms."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class DiTConfig:
         dropout: Share of activations dropped before the last layer of each branch, 0..1.
         embedding: How the frequencies of the noise label are spaced: "adm", as Peebles & Xie
             trained, or "ddpm" (see `sinusoids`), as diffusers runs the weights that they published.
+        mlp_norm_eps: Added to variances in the norm before a block's layers on each token: 1e-6 as
+            in all other norms, or 1e-5, as diffusers runs the weights that were published.
     """
 
     width: int = 384
@@ -68,6 +71,7 @@ class DiTConfig:
     qk_norm: bool = False
     dropout: float = 0.0
     embedding: Literal["adm", "ddpm"] = "adm"
+    mlp_norm_eps: float = 1e-6
 
     def build(
         self,
@@ -133,6 +137,11 @@ class DiTConfig:
             )
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"network.dropout = {self.dropout}; expected 0 or more, below 1.")
+        if not 0 < self.mlp_norm_eps < 1:
+            raise ConfigError(
+                f"network.mlp_norm_eps = {self.mlp_norm_eps}; expected a small number above 0: "
+                f"1e-6 or 1e-5."
+            )
         if size % self.patch:
             raise ConfigError(
                 f"network.patch = {self.patch} needs a size that is a multiple of {self.patch}, "
@@ -180,7 +189,7 @@ class DiTBlock(nn.Module):
             if tokens
             else None
         )
-        self.norm_mlp = _norm(config)
+        self.norm_mlp = _norm(config, eps=config.mlp_norm_eps)
         self.mlp = nn.Sequential(
             glorot(nn.Linear(config.width, inside)),
             nn.GELU(approximate="tanh"),
@@ -276,7 +285,8 @@ class DiT(nn.Module):
         """
         given = NOTHING if condition is None else condition
         self.takes.refuse_unheard(given)
-        self._refuse_unfit(*x.shape[2:])
+        refuse_unfit(x, self.patch)
+        self._refuse_unlearned(*x.shape[2:])
         embedding = self.embed(self.frequencies(label))
         embedding = told(embedding, given, augmented=self.augmented, classes=self.classes)
         embedding = F.silu(embedding)
@@ -322,12 +332,7 @@ class DiT(nn.Module):
             return places_told(where, patch=self.patch, of=self.side)
         return places(*patches.shape[2:], of=self.side, device=patches.device)
 
-    def _refuse_unfit(self, height: int, width: int) -> None:
-        if height % self.patch or width % self.patch:
-            raise ConfigError(
-                f"This network cuts pictures into patches of {self.patch} x {self.patch} pixels, "
-                f"and was shown {width} x {height}: show it multiples of {self.patch}."
-            )
+    def _refuse_unlearned(self, height: int, width: int) -> None:
         built = self.side * self.patch
         if self.positions is not None and (height, width) != (built, built):
             raise ConfigError(
@@ -337,10 +342,10 @@ class DiT(nn.Module):
             )
 
 
-def _norm(config: DiTConfig) -> nn.Module:
+def _norm(config: DiTConfig, *, eps: float = _EPSILON) -> nn.Module:
     if config.norm == "rms":
-        return nn.RMSNorm(config.width, eps=_EPSILON, elementwise_affine=False)
-    return nn.LayerNorm(config.width, eps=_EPSILON, elementwise_affine=False)
+        return nn.RMSNorm(config.width, eps=eps, elementwise_affine=False)
+    return nn.LayerNorm(config.width, eps=eps, elementwise_affine=False)
 
 
 def _quiet(layer: nn.Linear) -> nn.Linear:

@@ -19,7 +19,7 @@ _EPSILON = 1e-5
 
 
 class ChannelNorm(nn.Module):
-    """Norm over the channels of each position by itself, with a gain.
+    """Norm over the channels of each position by itself, with a gain; computed in float32.
 
     Args:
         channels: Channels.
@@ -34,12 +34,15 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape and dtype."""
+        # A difference of a large mean has few digits in bf16, and what is added to the length of
+        # zeros is lost in fp16.
+        h = x.float()
         if self.kind == "layer":
-            variance, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
-            x = (x - mean) * (variance + _EPSILON).rsqrt()
+            variance, mean = torch.var_mean(h, dim=1, correction=0, keepdim=True)
+            h = (h - mean) * (variance + _EPSILON).rsqrt()
         else:
-            x = F.normalize(x, dim=1) * math.sqrt(x.shape[1])
-        return x * self.gain.to(x.dtype)[:, None, None]
+            h = F.normalize(h, dim=1) * math.sqrt(h.shape[1])
+        return (h * self.gain[:, None, None]).to(x.dtype)
 
 
 def linear_attention(q_BKDN: Tensor, k_BKDM: Tensor, v_BKDM: Tensor) -> Tensor:

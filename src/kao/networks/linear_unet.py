@@ -27,6 +27,7 @@ from kao.networks.layers import zeroed
 from kao.networks.linear_attention import MapAttention, Norm
 from kao.networks.post_norm import Double, Down, Halve, LinearStage, PostNormBlock
 from kao.networks.recompute import Part
+from kao.networks.sides import refuse_unfit
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,16 @@ class LinearUNetConfig:
             )
         if self.groups not in (1, 2, 4, 8, 16, 32):
             raise ConfigError(f"network.groups = {self.groups}; expected 1, 2, 4, 8, 16 or 32.")
+        if self.norm == "rms" and self.groups != LinearUNetConfig.groups:
+            raise ConfigError(
+                f'network.groups = {self.groups} does nothing with network.norm = "rms", which has '
+                f'no groups: leave it at {LinearUNetConfig.groups}, or set norm to "group".'
+            )
+        if self.mean_values and set(self.full_attention) >= set(range(len(self.levels))):
+            raise ConfigError(
+                "network.mean_values = true does nothing with full attention at every level: set "
+                "it to false, or leave a level out of network.full_attention."
+            )
         if self.memory < 0:
             raise ConfigError(f"network.memory = {self.memory}; expected 0 or more.")
         if self.kernel < 1 or self.kernel % 2 == 0:
@@ -253,10 +264,11 @@ class LinearUNet(nn.Module):
             (B, outputs, H, W).
 
         Raises:
-            ConfigError: It tells of what the network was not built for.
+            ConfigError: It tells of what the network was not built for, or the sides do not fit.
         """
         given = NOTHING if condition is None else condition
         self.takes.refuse_unheard(given)
+        refuse_unfit(x, self.stem)
         embedding = self.embed(sinusoids(label, self.width, theta=self.theta))
         embedding = told(embedding, given, augmented=self.augmented, classes=self.classes)
         embedding = F.silu(embedding)

@@ -23,7 +23,8 @@ def adapt(network: nn.Module, *, rank: int, alpha: float) -> None:
 
     These are the projections of attention, what the noise level is mapped by in each block, the
     two layers of a transformer's block that work on tokens, and the skips of a U-Net.  What lies
-    outside of the blocks gets none.
+    outside of the blocks gets none, nor do layers that do more with their weights than to multiply
+    by them: those of `magnitude`, which keep directions only.
 
     All other weights keep their values.
 
@@ -39,8 +40,9 @@ def adapt(network: nn.Module, *, rank: int, alpha: float) -> None:
     targets = _targets(network)
     if not targets:
         raise ConfigError(
-            f"A {type(network).__name__} has no linear layer and no 1x1 convolution in its blocks "
-            f'that an adapter could be put on: set finetune.train = "all" or "norms_attention".'
+            f"This {type(network).__name__} has no plain linear layer and no plain 1x1 convolution "
+            f"in its blocks, and adapters go on no others, such as those that preserve magnitudes: "
+            f'set finetune.train = "all" or "norms_attention".'
         )
     peft = _peft()
     config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets)

@@ -161,8 +161,9 @@ def _directions(module: nn.Module) -> Iterator[Tensor]:
 def renormalise(module: nn.Module) -> None:
     """Bring every row of the weights back to magnitude 1 (Karras et al. 2024a, eq. 66).
 
-    It depends on the weights alone, and twice is the same as once to the bit.  Weights that are
-    not trained stay as they are.
+    It depends on the weights alone, and twice is the same as once to the bit; so a second forward
+    pass may come before the backward pass of the first.  Weights that are not trained stay as they
+    are.
 
     Args:
         module: Whose `MPConv` and `MPLinear` are changed in place.
@@ -171,4 +172,6 @@ def renormalise(module: nn.Module) -> None:
         rest = tuple(range(1, weight.ndim))
         magnitude = weight.square().mean(rest, keepdim=True).sqrt()
         stays = ((magnitude - 1).abs() < _TOLERANCE) | (magnitude == 0)
-        weight.div_(torch.where(stays, 1.0, magnitude))
+        # By way of `data` autograd is told of no change: whatever would change what an earlier pass
+        # has kept, which is an optimiser's step or weights that are loaded, told it of one itself.
+        weight.data.div_(torch.where(stays, 1.0, magnitude))

@@ -25,6 +25,7 @@ from kao.networks.resampling import (
     halving,
     halving_conv,
 )
+from kao.networks.sides import refuse_unfit
 
 if TYPE_CHECKING:
     # Only named here: the configuration builds the network.
@@ -84,6 +85,7 @@ class UNet(nn.Module):
     ):
         super().__init__()
         self.stem, self.skip_scale, self.takes = config.stem, config.skip_scale, takes
+        self.multiple = config.multiple
         self.label_scale = config.label_scale
         embedding = 4 * config.width
         widths = [config.width * multiple for multiple in config.levels]
@@ -197,10 +199,11 @@ class UNet(nn.Module):
             (B, outputs, H, W).
 
         Raises:
-            ConfigError: It tells of what the network was not built for.
+            ConfigError: It tells of what the network was not built for, or the sides do not fit.
         """
         given = NOTHING if condition is None else condition
         self.takes.refuse_unheard(given)
+        refuse_unfit(x, self.multiple)
         embedding = self.embed(self.features(label * self.label_scale))
         embedding = told(embedding, given, augmented=self.augmented, classes=self.classes)
         embedding = F.silu(embedding)
@@ -238,7 +241,12 @@ class UNet(nn.Module):
         """The stages and the head; not the strided convolutions, which keep their input only."""
         stages = (*self.down, *self.middle, *self.up)
         return [
-            *(Part(stage) for stage in stages if not isinstance(stage.body, nn.Conv2d)),
+            *(Part(stage) for stage in stages if not _strided(stage)),
             *(Part(smaller) for smaller in self.pyramid),
             Part(self, "head"),
         ]
+
+
+def _strided(stage: Stage) -> bool:
+    """Whether all that a stage does is to convolve at every second pixel, padded or not."""
+    return stage.halves and not isinstance(stage.body, ResidualBlock)

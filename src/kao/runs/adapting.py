@@ -2,7 +2,8 @@
 
 What both have is kept.  What the new one sees more of is given weights of zero, so that at first it
 says what the old one said: more channels or coordinates at its first layer, what was done to a
-picture, classes.  What it says more of starts at nothing, too: more channels, a variance.
+picture, classes.  What it says more of starts at nothing, too: more channels, a variance.  Of grey
+pictures it sees the mean of the channels, and says the same of each.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,12 +16,15 @@ from torch.nn import functional as F
 
 from kao.config import RunConfig, dump, leaves
 from kao.config.run import CHANNELS
+from kao.diffusion import LossMoment, Warped
 from kao.errors import ConfigError
 from kao.runs.changes import changed_keys
 from kao.runs.restoring import SHAPING
 
 _NETWORK = "network."
 _COORDINATES = 2
+_GREY = 1
+"""Channels of grey pictures."""
 _NAMED = 4
 """Most names that a sentence spells out."""
 
@@ -87,6 +91,7 @@ def adapted(weights: Mapping[str, Tensor], *, there: RunConfig, now: RunConfig) 
     misfit = [name for name in {**fresh, **held} if name not in result]
     if misfit:
         raise ConfigError(_refusal(misfit, there, now))
+    notes += _unlearned(now)
     kept = sum(value.numel() for name, value in result.items() if name[len(_NETWORK) :] not in new)
     notes.insert(0, f"{kept:,} weights of the base are kept as they are.")
     return Adapted(result, tuple(new), notes)
@@ -110,13 +115,21 @@ def _inputs(pair: _Pair) -> _Fitted:
     result = torch.zeros_like(fresh)
     pictures = fold * min(channels, CHANNELS)
     result[:, :pictures] = held[:, :pictures]
+    if channels == _GREY:
+        # The columns of a channel lie together, however the stem folds.
+        result[:, : fold * CHANNELS] = torch.cat([held[:, :fold]] * CHANNELS, dim=1) / CHANNELS
     if before and after:
         end = fold * (CHANNELS + after)
         result[:, fold * CHANNELS : end] = held[:, fold * channels : fold * (channels + before)]
     if beside:
         result[:, -beside:] = held[:, -beside:]
     told = []
-    if channels != CHANNELS:
+    if channels == _GREY:
+        told.append(
+            f"The base saw grey pictures: at first the network sees the mean of the {CHANNELS} "
+            f"channels and says the same of each, and it learns colours, and their noise, anew."
+        )
+    elif channels != CHANNELS:
         told.append(
             f"The base saw {channels} channels and this run has {CHANNELS}: the first "
             f"{min(channels, CHANNELS)} keep their weights in the first layer, and those of others "
@@ -128,7 +141,10 @@ def _inputs(pair: _Pair) -> _Fitted:
             "of the coordinates begin at zero."
         )
     if after < before:
-        told.append("The base was told where in a picture it looks, which this run leaves out.")
+        told.append(
+            "The base was told where in a picture it looks, which this run leaves out: it "
+            "draws every part as it drew the middle, so its pictures change at first."
+        )
     return _Fitted(result, " ".join(told), new=channels < CHANNELS or after > before)
 
 
@@ -142,6 +158,8 @@ def _outputs(pair: _Pair) -> _Fitted:
         rows = fold * min(channels, CHANNELS)
         start, end = fold * CHANNELS * kind, fold * channels * kind
         result[start : start + rows] = held[end : end + rows]
+        if channels == _GREY:
+            result[start : start + fold * CHANNELS] = torch.cat([held[end : end + fold]] * CHANNELS)
     told = ""
     if after != before and held.ndim > 1:
         told = (
@@ -214,6 +232,15 @@ _ADDED: Mapping[str, str] = {
 """Parameters that the base may lack, and what the user is told."""
 
 
+_FITTED = (
+    "finetune.",
+    "conditions.counts",
+    "conditions.drop",
+    "conditions.names",
+)
+"""Keys that shape a network, or nearly, and are no reason why weights of a base do not fit it."""
+
+
 def _forget(held: dict[str, Tensor], fresh: Mapping[str, Tensor], notes: list[str]) -> None:
     """Take out what the base was told and the new network is not."""
     augmented, classes = (f"{_NETWORK}{part}" for part in _ADDED)
@@ -240,6 +267,24 @@ def _forget(held: dict[str, Tensor], fresh: Mapping[str, Tensor], notes: list[st
             "The base was told classes, which this run leaves out: it begins with what the base "
             "draws where no class is told."
         )
+
+
+def _unlearned(now: RunConfig) -> list[str]:
+    """A sentence on what a loss learns, of which a base's weights tell nothing."""
+    learned = [
+        key
+        for key, learns in (
+            ("loss.uncertainty = true", now.loss.uncertainty),
+            ("loss.times", isinstance(now.loss.times, LossMoment | Warped)),
+        )
+        if learns
+    ]
+    if not learned:
+        return []
+    return [
+        f"What the loss learns of the noise levels ({' and '.join(learned)}) begins anew, without "
+        f"what it learned with the base."
+    ]
 
 
 def _picture_channels(
@@ -279,7 +324,7 @@ def _refusal(misfit: list[str], there: RunConfig, now: RunConfig) -> str:
     changes = [
         f"{key} = {before.get(key, 'not set')!r} there and {after.get(key, 'not set')!r} now"
         for key in changed_keys(there, now)
-        if key.startswith((*SHAPING, "data.size"))
+        if key.startswith((*SHAPING, "data.size")) and not key.startswith(_FITTED)
     ]
     why = "; ".join(changes[:_NAMED]) or "they are of another network"
     return (

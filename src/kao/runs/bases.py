@@ -14,6 +14,8 @@ from kao.config.finetuning import FinetuneConfig
 from kao.config.run import CHANNELS
 from kao.exchange import import_model
 from kao.exchange.own import FILE as PUSHED
+from kao.runs.importing import imported_from
+from kao.runs.provenance import Provenance
 from kao.runs.run import CONFIG, Run
 from kao.training import OptimizerConfig
 
@@ -33,6 +35,7 @@ class Base:
         origin: Where it is from, for people.
         sha256: Of the weights, 64 hexadecimal digits.
         trained: Whether `config` tells how it was trained.
+        provenance: The published model that it is or goes back to.
         notes: Sentences on what is not known of it and was assumed.
     """
 
@@ -41,6 +44,7 @@ class Base:
     origin: str
     sha256: str
     trained: bool
+    provenance: Provenance
     notes: tuple[str, ...] = ()
 
 
@@ -70,12 +74,16 @@ def _trained(run: Run, checkpoint: Checkpoint) -> Base:
     config = load_config(checkpoint.config, str(checkpoint.path / CONFIG))
     weights = run.denoiser(checkpoint, device=torch.device("cpu")).state_dict()
     made_for = FinetuneConfig(schedule=config.finetune.schedule, target=config.finetune.target)
+    trained = imported_from(run.path) is None
+    if not trained:
+        config = replace(config, optimizer=OptimizerConfig(rate=IMPORTED_RATE))
     return Base(
         replace(config, finetune=made_for),
         weights,
         origin=str(checkpoint.path),
         sha256=_digest(weights),
-        trained=True,
+        trained=trained,
+        provenance=Provenance.of_run(run.path),
     )
 
 
@@ -89,6 +97,7 @@ def _imported(name: str) -> Base:
         origin=model.origin,
         sha256=_digest(weights),
         trained=False,
+        provenance=Provenance.of_import(name, model.licence),
         notes=model.notes,
     )
 

@@ -11,16 +11,20 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from kao.checkpoints import FOLDER
 from kao.config import RunConfig, Table, dump, leaves
 from kao.config.conditioning import ConditionsConfig
 from kao.config.finetuning import FinetuneConfig
 from kao.config.sections import GuidanceConfig
+from kao.data.sources import SOURCES
 from kao.diffusion import grids
-from kao.errors import ConfigError
+from kao.errors import ConfigError, KaoError
 from kao.networks import EDM2Config, UNetConfig
 from kao.runs.adapting import adapted
 from kao.runs.ask import Ask
-from kao.runs.bases import Base
+from kao.runs.bases import Base, open_base
+from kao.runs.changes import FILLED
+from kao.runs.run import CONFIG
 from kao.runs.small_data import for_few
 
 RATE = 0.5
@@ -78,6 +82,7 @@ def asked_over(base: Base, ask: Ask) -> RunConfig:
     Raises:
         ConfigError: A key or value cannot work.
     """
+    _refuse_filled(ask)
     request = ask.request(ask.recipe)
     config = _moved(request.over(dump(under(base))), base.config, request.table)
     there = base.config
@@ -101,55 +106,140 @@ def asked_over(base: Base, ask: Ask) -> RunConfig:
     return _with_a_grid(replace(config, finetune=tuned), there)
 
 
-def begun(config: RunConfig, base: Base, ask: Ask, *, pictures: int) -> Beginning:
+def begun(config: RunConfig, base: Base, ask: Ask, *, trained: int) -> Beginning:
     """What the run begins with, once its pictures are known.
 
     Args:
         config: From `asked_over`, with the names of the classes filled in.
         base: What it begins with.
         ask: As it was asked for.
-        pictures: How many there are.
+        trained: How many pictures are learned from.
 
     Raises:
         ConfigError: The base's weights have no place in this network; the keys are named.
     """
-    config, chosen = for_few(config, ask.request(ask.recipe).table, pictures)
+    config, chosen = for_few(config, ask.request(ask.recipe).table, trained)
     weights, new, told = adapted(base.weights, there=base.config, now=config)
     config = replace(config, finetune=replace(config.finetune, new=new))
     plan = [f"Beginning with {base.origin}.", *_conversions(config, base), *told, *chosen]
     return Beginning(config, weights, plan)
 
 
-def refuse_another_base(ask: Ask, stored: FinetuneConfig) -> None:
-    """Raise a ConfigError where a run goes on that began with something else.
+def refuse_misplaced(ask: Ask) -> None:
+    """Raise a ConfigError where what is called a base can be none, or is written into.
 
     Args:
-        ask: Names a run that exists.
-        stored: Of that run.
+        ask: Names a base.
     """
-    if ask.base is None or stored.base == ask.base:
-        return
+    base = str(ask.base)
+    if ask.source is not None and (Path(ask.source) / CONFIG).is_file():
+        raise ConfigError(
+            f"{ask.source} is a trained model, and pictures are expected in its place: the base "
+            f"comes first, as in kao finetune {ask.source} {base}."
+        )
+    if base.partition(":")[0] in SOURCES and not Path(base).exists():
+        raise ConfigError(
+            f"{base} names pictures, and a trained model comes first: kao finetune BASE {base}."
+        )
+    place = Path(base).resolve()
+    if ask.run.resolve() == (place.parents[1] if place.parent.name == FOLDER else place):
+        raise ConfigError(
+            f"{base} is the base, and --run {ask.run} would be written into the same directory: "
+            f"give another --run to fine-tune it, or go on with it by kao train."
+        )
+
+
+def same_base(ask: Ask, stored: FinetuneConfig) -> list[str]:
+    """What the user should be told of the base of a run that goes on, which may be gone by now.
+
+    Its weights decide, or its place where they cannot be read any more.
+
+    Args:
+        ask: Names a run that exists, and perhaps a base.
+        stored: Of that run.
+
+    Raises:
+        ConfigError: The run began with something else.
+    """
+    if ask.base is None:
+        return []
     if not stored.base:
         raise ConfigError(
             f"{ask.run} exists and did not begin with another model: give another --run to begin "
             f"with {ask.base}, or go on with it by kao train."
         )
-    if Path(stored.base).resolve() != Path(ask.base).resolve():
-        raise ConfigError(
-            f"{ask.run} began with {stored.base}, and {ask.base} is asked for: name the same base "
-            f"to go on with it, or give another --run."
-        )
+    there = Path(ask.base)
+    placed = Path(stored.base).resolve() == there.resolve()
+    digest = _digest_of(ask.base) if there.exists() else None
+    if digest == stored.sha256 or (placed and digest is None):
+        return []
+    if placed:
+        return [
+            f"{ask.base} holds other weights than when {ask.run} began with it: the run goes on "
+            f"with its own."
+        ]
+    raise ConfigError(
+        f"{ask.run} began with {stored.base}, and {ask.base} is asked for: name the same base "
+        f"to go on with it, or give another --run."
+    )
 
 
-def refuse_without_a_base(config: RunConfig) -> None:
-    """Raise a ConfigError where [finetune] is set for a run that begins with noise."""
-    if config.finetune != FinetuneConfig():
-        before = leaves(dump(FinetuneConfig()))
-        key = next(k for k, v in leaves(dump(config.finetune)).items() if before.get(k) != v)
+def _digest_of(name: str) -> str | None:
+    """Of a model's weights; None where they cannot be read."""
+    try:
+        return open_base(name).sha256
+    except KaoError:
+        return None
+
+
+def refuse_without_a_base(config: RunConfig, ask: Ask) -> None:
+    """Raise a ConfigError where [finetune] is set for a run that begins with noise.
+
+    A recipe that names any key of it is one for fine-tuning; a whole run.toml, which has all of
+    them and its base among them, is not, if it began with noise itself.
+
+    Args:
+        config: As it is asked for.
+        ask: Names no base.
+    """
+    before, now = leaves(dump(FinetuneConfig())), leaves(dump(config.finetune))
+    told = leaves(ask.request(ask.recipe).table.get("finetune", {}))
+    keys = [key for key, value in now.items() if before.get(key) != value]
+    keys += [] if "base" in told else told
+    if not keys:
+        return
+    typed = leaves(ask.request(None).table)
+    key = f"finetune.{keys[0]}"
+    if ask.recipe is not None and key not in typed:
         raise ConfigError(
-            f"finetune.{key} is set, and there is no base to begin with: kao finetune BASE FACES "
-            f"begins with one; leave [finetune] out to train from noise."
+            f"The recipe {ask.recipe} sets {key}, and there is no base to begin with: kao finetune "
+            f"BASE FACES {ask.recipe} begins with one; name another recipe to train from noise."
         )
+    raise ConfigError(
+        f"{key} is set, and there is no base to begin with: kao finetune BASE FACES begins with "
+        f"one; leave [finetune] out to train from noise."
+    )
+
+
+def _refuse_filled(ask: Ask) -> None:
+    """Raise a ConfigError where keys are asked for that are filled in from the base.
+
+    A recipe may have them as a run that began with noise has them in its run.toml.
+    """
+    empty = leaves(dump(RunConfig()))
+    recipe, typed = (leaves(ask.request(name).table) for name in (ask.recipe, None))
+    for key, value in recipe.items():
+        if not key.startswith(FILLED) or (key not in typed and value == empty.get(key)):
+            continue
+        name = next(name for name in FILLED if key.startswith(name))
+        made = name.removeprefix("finetune.")
+        other = (
+            f"set {made} for what is learned next; what other people's weights were made for is "
+            f"told by kao import SOURCE key=value, whose run is then the base"
+            if made in ("schedule", "target")
+            else "leave it out"
+        )
+        raise ConfigError(f"{name} is filled in from the base, {ask.base}: {other}.")
 
 
 def _moved(config: RunConfig, there: RunConfig, asked: Table) -> RunConfig:

@@ -51,6 +51,16 @@ PICTURES = (
 """Keys that say which pictures are learned and of which classes, and which are held out: a branch
 keeps them, too."""
 
+FILLED = (
+    "finetune.base",
+    "finetune.sha256",
+    "finetune.schedule",
+    "finetune.target",
+    "finetune.new",
+)
+"""Keys that say what a run began with and what that was made for: facts, which a branch keeps and
+nobody sets."""
+
 _RESOLVED = ("training.precision", "data.held_out")
 """Keys whose "auto" became a value when the run began, which stays."""
 
@@ -102,11 +112,19 @@ def branched(ask: Ask) -> tuple[RunConfig, list[str]]:
         ask: Names a run that exists, and a branch.
 
     Raises:
-        ConfigError: Other pictures are asked for.
+        ConfigError: Other pictures are asked for, or another beginning than it had.
     """
     stored = Run.open(ask.run).config
     config = _request(ask, ask.recipe).over(dump(stored))
-    refused = [key for key in changed_keys(stored, config) if key in PICTURES]
+    changed = changed_keys(stored, config)
+    rewritten = [key for key in changed if key.startswith(FILLED)]
+    if rewritten:
+        raise ConfigError(
+            f"A branch of {ask.run} began with what that began with: "
+            f"{_spelled(stored, config, rewritten)}. Leave that as it is, or begin a new run "
+            f"with kao finetune."
+        )
+    refused = [key for key in changed if key in PICTURES]
     if refused:
         raise ConfigError(
             f"A branch of {ask.run} learns the same pictures at the same size: "

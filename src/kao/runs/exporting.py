@@ -14,6 +14,8 @@ from kao.errors import ConfigError
 from kao.exchange.trained import Trained
 from kao.networks.lora import merged
 from kao.runs.averages import facts_of, known_name
+from kao.runs.importing import imported_from
+from kao.runs.provenance import Provenance
 from kao.runs.run import CONFIG, Run
 
 
@@ -38,7 +40,7 @@ def trained(run: Run, *, weights: str = "ema") -> Trained:
     if sampling.guidance.worse:  # by another run, which does not come along
         sampling = replace(sampling, guidance=GuidanceConfig())
     sampling = run.drawing(sampling).sampling
-    config = _native(public(replace(config, sampling=sampling)), denoiser)
+    config = _native(public(replace(config, sampling=sampling), base=public_base(run)), denoiser)
     made = known_name(weights)
     return Trained(
         config=config,
@@ -55,37 +57,52 @@ def trained(run: Run, *, weights: str = "ema") -> Trained:
     )
 
 
-def public(config: RunConfig) -> RunConfig:
-    """A configuration without the folders of this machine: of each path its last name is left."""
+def public_base(run: Run) -> str:
+    """What a run was fine-tuned from, as others know it; "" where it began with noise.
+
+    That is the model of the hub that it goes back to, as was written down when it began, or else
+    the last name of a path.  Of an imported run, what was published with it.
+    """
+    base = run.config.finetune.base
+    if not base or imported_from(run.path) is not None:
+        return base
+    return Provenance.of_run(run.path).hub or last_name(base)
+
+
+def public(config: RunConfig, *, base: str) -> RunConfig:
+    """A configuration without the folders of this machine: of each path its last name is left.
+
+    Args:
+        config: Of a run.
+        base: From `public_base`.
+    """
     data = replace(config.data, source=public_source(config.data.source))
-    guidance = replace(config.sampling.guidance, worse=_last_name(config.sampling.guidance.worse))
-    perceptual = replace(config.loss.perceptual, network=_last_name(config.loss.perceptual.network))
+    guidance = replace(config.sampling.guidance, worse=last_name(config.sampling.guidance.worse))
+    perceptual = replace(config.loss.perceptual, network=last_name(config.loss.perceptual.network))
     return replace(
         config,
         data=data,
         sampling=replace(config.sampling, guidance=guidance),
         loss=replace(config.loss, perceptual=perceptual),
-        finetune=replace(config.finetune, base=public_name(config.finetune.base)),
+        finetune=replace(config.finetune, base=base),
     )
 
 
-def public_name(name: str) -> str:
-    """A name of the hub as it is; of a path its last name."""
-    relative = not Path(name).is_absolute() and not name.startswith((".", "~"))
-    if relative and name.count("/") == 1 and not Path(name).exists():
-        return name
-    return _last_name(name)
-
-
 def public_source(source: str) -> str:
-    """A source of pictures, as [data] has it, without the folders of this machine."""
+    """A source of pictures, as [data] has it, without the folders of this machine.
+
+    Of a data set owner/name is kept.  It is not asked whether a folder of that name is there: what
+    is published must not depend on where it is published from.
+    """
     prefix, colon, rest = source.partition(":")
-    if prefix in SOURCES:
-        return f"{prefix}{colon}{public_name(rest)}"
-    return _last_name(source)
+    if prefix not in SOURCES:
+        return last_name(source)
+    hub = rest.count("/") == 1 and not rest.startswith(("/", ".", "~"))
+    return f"{prefix}{colon}{rest if hub else last_name(rest)}"
 
 
-def _last_name(path: str) -> str:
+def last_name(path: str) -> str:
+    """Of a path, what is left where the folders of this machine are not told."""
     return Path(path).name
 
 

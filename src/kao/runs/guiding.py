@@ -61,10 +61,14 @@ def refuse_stranger(name: str, worse: RunConfig, config: RunConfig) -> None:
     theirs, ours = worse.conditions, config.conditions
     if not ours.classes:
         return  # neither is told anything
+    if not theirs.classes:
+        raise ConfigError(
+            f'sampling.guidance.worse = "{name}" is told no classes, and the model that it should '
+            f"guide is: name one that is told the same."
+        )
     # The names of a run that has not begun are not known yet.
-    if not theirs.classes or (ours.names and theirs.names != ours.names):
-        known = listed(ours.names) if ours.names else "some"
+    if ours.names and theirs.names != ours.names:
         raise ConfigError(
             f'sampling.guidance.worse = "{name}" is told the classes {listed(theirs.names)}, and '
-            f"the model that it should guide {known}: name one that is told the same."
+            f"the model that it should guide {listed(ours.names)}: name one that is told the same."
         )

@@ -14,6 +14,7 @@ from kao.exchange import Model, import_model
 from kao.files import write_text, writing
 from kao.machine import describe, versions
 from kao.networks.cost import flops, parameters
+from kao.runs.provenance import Provenance
 from kao.runs.run import CONFIG, SAMPLES, Run
 from kao.tracking import Jsonl, read_events
 
@@ -91,7 +92,8 @@ def write_run(model: Model, path: Path) -> Run:
     )
     denoiser = model.denoiser()
     tensors = denoiser.state_dict()
-    told = {IMPORTED: model.origin, "licence": model.licence, "notes": list(model.notes)}
+    provenance = Provenance.of_import(model.origin, model.licence)
+    told = {IMPORTED: model.origin, **provenance.told(), "notes": list(model.notes)}
     with writing(path):
         (path / SAMPLES).mkdir(parents=True)
     average = next(iter(config.ema.build(denoiser)))

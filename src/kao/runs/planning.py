@@ -13,7 +13,7 @@ from kao.errors import CheckpointError, ConfigError, OutputError
 from kao.machine import check_precision
 from kao.runs.ask import Ask
 from kao.runs.bases import Base, open_base
-from kao.runs.beginning import asked_over, begun, refuse_another_base, refuse_without_a_base
+from kao.runs.beginning import asked_over, begun, refuse_misplaced, refuse_without_a_base, same_base
 from kao.runs.changes import branched, taken_up
 from kao.runs.classes import with_classes
 from kao.runs.importing import refuse_imported
@@ -21,12 +21,14 @@ from kao.runs.restoring import refuse_other_weights
 from kao.runs.run import CONFIG, check_drawing
 from kao.runs.scaling import Open
 from kao.runs.sizing import (
+    SIBLINGS,
     default_recipe,
     fitted,
     regularised,
     sized,
     with_precision,
 )
+from kao.runs.small_data import stopped_for_few, trained_on
 from kao.runs.timetable import with_intervals
 from kao.tracking import read_events
 from kao.training import Length
@@ -73,26 +75,28 @@ def configure(ask: Ask, device: torch.device) -> Plan:
     ask = _meant(ask)
     _refuse_lost(ask.home)
     refuse_imported(ask.run)
+    if ask.base is not None:
+        refuse_misplaced(ask)
     exists, base = _exists(ask), None
     if ask.branch is not None:
         config, notes = _branch(ask)
     elif exists:
         config, notes = taken_up(ask)
-        refuse_another_base(ask, config.finetune)
+        notes += same_base(ask, config.finetune)
     elif ask.base is not None:
         base = open_base(ask.base)
         config = asked_over(base, ask)
         notes = [*base.notes, *_signal_at_the_end(config)]
-        _refuse_vain_stop(config)
+        _refuse_misplaced_stop(config)
     else:
         asked = ask.request(None).table
         recipe = ask.recipe or default_recipe(device, asked)
         config = ask.request(recipe).over(dump(RunConfig()))
         if ask.recipe is None:
             config = fitted(config, asked, device)
-        refuse_without_a_base(config)
-        notes = _signal_at_the_end(config)
-        _refuse_vain_stop(config)
+        refuse_without_a_base(config, ask)
+        notes = [*sibling(ask), *_signal_at_the_end(config)]
+        _refuse_misplaced_stop(config)
     if not config.data.source:
         raise ConfigError(
             "No pictures are named: give a folder or a zip file of pictures, hf:NAME, or toy."
@@ -140,7 +144,7 @@ def _exists(ask: Ask) -> bool:
     return (ask.run / CONFIG).is_file() and bool(Checkpoint.all(ask.run))
 
 
-def _refuse_vain_stop(config: RunConfig) -> None:
+def _refuse_misplaced_stop(config: RunConfig) -> None:
     """Raise a ConfigError where scores should stop the run and none are taken."""
     if config.evaluation.stop == "auto" and config.evaluation.every == 0:
         raise ConfigError(
@@ -187,7 +191,24 @@ def _branch(ask: Ask) -> tuple[RunConfig, list[str]]:
     return config, notes
 
 
+class Foreseen(NamedTuple):
+    """What a run would be.
+
+    Attributes:
+        config: As far as it is known.
+        notes: What would be kept, converted and chosen of a base, and what is new.
+    """
+
+    config: RunConfig
+    notes: list[str]
+
+
 def plan(ask: Ask, device: torch.device) -> RunConfig:
+    """The configuration of `foreseen`."""
+    return foreseen(ask, device).config
+
+
+def foreseen(ask: Ask, device: torch.device) -> Foreseen:
     """What `open_session` would run, as far as it is known without preparing the pictures.
 
     Of a run in minutes intervals stay "auto", and width, batch and rate those of the default
@@ -206,13 +227,37 @@ def plan(ask: Ask, device: torch.device) -> RunConfig:
     if not exists:
         config = with_classes(config, source.classes)
     config = with_precision(config, device)
+    notes: list[str] = []
     if base is not None:
-        config = begun(config, base, ask, pictures=len(source)).config
+        trained = trained_on(config, len(source))
+        config, _, notes = begun(config, base, ask, trained=trained)
     elif not exists and ask.recipe is None:
         asked = ask.request(None).table
         config = sized(regularised(config, asked, len(source)), asked, device)
     length = Length.parse(config.length, batch=config.training.batch)
-    return with_intervals(config, length.images) if length.images else config
+    if length.images:
+        config = with_intervals(config, length.images)
+    if base is not None:
+        config, told = stopped_for_few(config, ask.request(ask.recipe).table, trained)
+        notes = [*notes, *told]
+    return Foreseen(config, notes)
+
+
+def sibling(ask: Ask) -> list[str]:
+    """A sentence on the recipe that a run begins with for its kind of network alone.
+
+    Args:
+        ask: What is asked for.
+    """
+    if ask.recipe is not None or ask.base is not None or ask.branch is not None or _exists(ask):
+        return []
+    recipe = default_recipe(torch.device("cpu"), ask.request(None).table)
+    kinds = [kind for kind, name in SIBLINGS.items() if name == recipe]
+    return [
+        f'No recipe is named: network.kind = "{kind}" begins with {recipe}, for 32x32 pixels; '
+        f"--recipe names another."
+        for kind in kinds
+    ]
 
 
 def waiting(ask: Ask, config: RunConfig) -> list[str]:

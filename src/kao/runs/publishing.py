@@ -22,7 +22,9 @@ from kao.machine import device
 from kao.metrics.scores import Score
 from kao.networks.cost import parameters
 from kao.runs.evaluating import load_evaluations
-from kao.runs.exporting import public, public_name, public_source
+from kao.runs.exporting import last_name, public, public_base, public_source
+from kao.runs.importing import imported_from
+from kao.runs.provenance import Provenance
 from kao.runs.run import CONFIG, Run, draw
 from kao.tracking import read_events
 from kao.visualisation import grid, save_picture
@@ -75,7 +77,8 @@ def write_model(
             diffusers: bool | str = True
         except ConfigError as error:
             diffusers = f"{str(error).partition(': ')[0]}."
-        (folder / CONFIG).write_text(public(run.config).to_toml(), encoding="utf-8")
+        config = public(run.config, base=public_base(run))
+        (folder / CONFIG).write_text(config.to_toml(), encoding="utf-8")
         _draw(trained, folder / GRID, pictures=pictures)
         facts = facts_of(run, trained, said=said, diffusers=diffusers)
         (folder / "README.md").write_text(model_card(facts), encoding="utf-8")
@@ -95,11 +98,12 @@ def facts_of(run: Run, trained: Trained, *, said: Said, diffusers: bool | str) -
         CheckpointError: An evaluation of the run cannot be read.
     """
     events = [event for event in read_events(run.path) if isinstance(event.get("images"), int)]
-    config = public(run.config)
+    config = public(run.config, base=public_base(run))
     start: Event = next((e for e in reversed(events) if e["event"] == "start"), {})
     sections = dump(trained.config)
     evaluations = evaluations_of(run, trained)
     sampling = sections["sampling"]
+    origin, provenance = imported_from(run.path), Provenance.of_run(run.path)
     return Facts(
         name=said.name,
         size=trained.size,
@@ -110,13 +114,16 @@ def facts_of(run: Run, trained: Trained, *, said: Said, diffusers: bool | str) -
         weights=trained.kind,
         images=trained.images,
         minutes=_minutes(events),
-        recipe=str(start.get("recipe") or ""),
+        recipe=last_name(str(start.get("recipe") or "")),
         machine=_machine(start),
         data=config.data.source or "pictures that were not named",
         pictures=start.get("pictures"),
         data_licence=said.data_licence,
         licence=said.licence,
+        imported=_published(origin, provenance),
         base=config.finetune.base,
+        hub=provenance.hub,
+        origin_licence=provenance.licence,
         classes=config.conditions.names,
         measurements=[
             *(_measurement(each, run.config.data.source) for each in evaluations),
@@ -152,6 +159,13 @@ def evaluations_of(run: Run, trained: Trained) -> list[Evaluation]:
     ]
 
 
+def _published(origin: str | None, provenance: Provenance) -> str:
+    """What an imported model is, as others know it; "" of one that was trained here."""
+    if origin is None or provenance.hub:
+        return origin or ""
+    return last_name(origin)
+
+
 def _draw(trained: Trained, file: Path, *, pictures: int) -> None:
     """Write a grid of what the model draws; never of pictures that it has seen."""
     denoiser = trained.denoiser.to(device())
@@ -171,9 +185,7 @@ def _measurement(evaluation: Evaluation, source: str) -> Measurement:
     if evaluation.copies is not None:
         figures.append(_figure(evaluation.copies))
     card = evaluation.card
-    shown = replace(
-        card, subject=public_name(card.subject), reference=public_source(card.reference)
-    )
+    shown = replace(card, subject=last_name(card.subject), reference=public_source(card.reference))
     return Measurement(
         title=f"`kao evaluate`, protocol {card.protocol}, {card.n:,} drawn pictures:",
         figures=figures,

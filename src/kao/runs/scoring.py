@@ -38,6 +38,9 @@ from kao.training.ema import average_width
 class Scoring:
     """Draws, scores, judges; keeps the weights with the best score.
 
+    Weights that draw copies of training pictures, beyond doubt, never count as the best, in every
+    run: a distance to training pictures is least for those.
+
     To be called after held-out losses, which the verdict goes by, too.  With several processes
     each calls it and draws its share, and the first one writes.
 

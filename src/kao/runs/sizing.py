@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from kao.config import RunConfig, Table, dump, leaves
+from kao.config import Request, RunConfig, Table, dump, leaves
 from kao.config.run import CHANNELS
 from kao.data.prepared import PreparedSet
 from kao.data.split import held_out_count
 from kao.machine import best_precision, free_memory
-from kao.networks import UNetConfig
+from kao.networks import EDM2Config, UNetConfig
 from kao.networks.cost import flops
 from kao.processes import ALONE, Processes
 from kao.runs.cost import step_bytes
@@ -50,14 +50,25 @@ class Resolved:
     reserve: Mapping[str, float]
 
 
+SIBLINGS = {"dit": "dit-32", "edm2": "edm2-32", "linear_unet": "linear-32"}
+"""By network.kind: the recipe for whoever asks for that and names none.
+
+Each is `faces-32` with another network, and what that wants beside it.
+"""
+
+
 def default_recipe(device: torch.device, asked: Table) -> str:
-    """The recipe for whoever names none: by the size asked for, or else by the machine.
+    """The recipe for whoever names none: by the kind of network, the size, or the machine.
 
     Args:
         device: Where it will train.
         asked: What the user did set.
     """
-    size = leaves(asked).get("data.size", 64 if device.type == "cuda" else 32)
+    typed = leaves(asked)
+    kind = typed.get("network.kind", typed.get("network"))
+    if kind in SIBLINGS:
+        return SIBLINGS[kind]
+    size = typed.get("data.size", 64 if device.type == "cuda" else 32)
     return "faces-64" if isinstance(size, int) and size >= 48 else "faces-32"
 
 
@@ -65,7 +76,7 @@ def fitted(config: RunConfig, asked: Table, device: torch.device) -> RunConfig:
     """Fit the network of a recipe that nobody named to size and machine.
 
     A GPU has the operations to work on a finer picture, so its stem folds 2x2 pixels up to a size
-    of 64; attention goes where this size has its small maps.
+    of 64; attention goes where this size has its small maps.  Kinds without either stay.
 
     Args:
         config: Of the default recipe, at any size.
@@ -73,7 +84,7 @@ def fitted(config: RunConfig, asked: Table, device: torch.device) -> RunConfig:
         device: Where it will train.
     """
     network = config.network
-    if not isinstance(network, UNetConfig):
+    if not isinstance(network, UNetConfig | EDM2Config):
         return config
     typed = leaves(asked)
     if "network.stem" not in typed and device.type == "cuda" and config.data.size <= _FINE:
@@ -92,14 +103,9 @@ def regularised(config: RunConfig, asked: Table, pictures: int) -> RunConfig:
         asked: What the user did set, which stays.
         pictures: How many there are.
     """
-    network = config.network
-    if (
-        pictures >= SMALL_SET
-        or not isinstance(network, UNetConfig)
-        or "network.dropout" in leaves(asked)
-    ):
+    if pictures >= SMALL_SET or "network.dropout" in leaves(asked):
         return config
-    return replace(config, network=replace(network, dropout=0.1))
+    return Request({"network": {"dropout": 0.1}}).over(dump(config))
 
 
 def sized(config: RunConfig, asked: Table, device: torch.device) -> RunConfig:

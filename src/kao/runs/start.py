@@ -1,23 +1,19 @@
 """Starting a run, or taking it up where it stopped."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO
 
 import torch
-from torch import Tensor
 
 from kao.checkpoints import Checkpoint
 from kao.config import RunConfig, dump, load_config
 from kao.config.run import CHANNELS
 from kao.data.keeping import place
-from kao.data.prepare import prepare
 from kao.data.prepared import PreparedSet
-from kao.data.sources import open_source
 from kao.errors import (
     CheckpointError,
-    ConfigError,
     KaoError,
     LoneError,
     OutputError,
@@ -28,21 +24,20 @@ from kao.networks.cost import flops, parameters
 from kao.processes import Processes, join, leave
 from kao.runs.ask import Ask
 from kao.runs.averages import Snapshots
-from kao.runs.beginning import begun
 from kao.runs.blackbox import BlackBox
 from kao.runs.changes import once_open, recipe_of, refuse_changes
-from kao.runs.classes import with_classes, with_classes_of
-from kao.runs.directory import held, refuse_foreign, write
+from kao.runs.deciding import decide
+from kao.runs.directory import held, write
 from kao.runs.held_out import HeldOut
 from kao.runs.hooks import Log, Samples, Trackers
-from kao.runs.planning import configure, origin_of
+from kao.runs.planning import origin_of
+from kao.runs.provenance import Provenance
 from kao.runs.restoring import carry, restore
-from kao.runs.run import CONFIG, Run, check_drawing
+from kao.runs.run import CONFIG, Run
 from kao.runs.saving import Checkpoints, Forgiving, Notices, Patient
 from kao.runs.score_drawing import opened_space
 from kao.runs.scoring import Scoring, drop_later_best
-from kao.runs.sizing import regularised, resolve
-from kao.runs.timetable import intervals, open_intervals
+from kao.runs.timetable import intervals
 from kao.runs.yardstick import FEWEST
 from kao.tracking import Jsonl, TensorBoard, Tracker, Wandb
 from kao.training import Hook, Trainer
@@ -100,7 +95,7 @@ def open_session(ask: Ask, device: torch.device) -> Session:
     processes = join(device)
     if device.type == "cpu":
         keep_freed_memory()
-    decided = _decide(ask, device, processes)
+    decided = decide(ask, device, processes)
     ask, config, prepared, notes = decided.ask, decided.config, decided.prepared, decided.notes
     with ExitStack() as undo:
         lock = held(ask.home, tell=notes.append) if processes.main else None
@@ -172,7 +167,7 @@ def open_session(ask: Ask, device: torch.device) -> Session:
             "recipe": recipe_of(ask.run) if resumed is not None and not ask.branch else ask.recipe,
             "auto": list(dict.fromkeys([*once_open(ask), *decided.opened])),
             **({"branched_from": origin} if origin else {}),
-            **({"base": config.finetune.base} if config.finetune.base else {}),
+            **_began_with(config, decided.provenance),
         }
         tracker.event("start", trainer.progress.images, start)
         if ask.branch or decided.weights is not None:
@@ -194,80 +189,6 @@ def open_session(ask: Ask, device: torch.device) -> Session:
         notes,
         decided.plan,
     )
-
-
-@dataclass(frozen=True)
-class _Decided:
-    """What a run will be.
-
-    Attributes:
-        ask: What is asked for.
-        config: Resolved.
-        prepared: The pictures.
-        opened: The intervals that were "auto" until now.
-        reserve: Seconds that a call of each hook is expected to take; see `Resolved`.
-        notes: What the user should be told.
-        plan: What was chosen and measured; see `Resolved`.
-        weights: That the denoiser begins with; None: those that the seed draws.
-    """
-
-    ask: Ask
-    config: RunConfig
-    prepared: PreparedSet
-    opened: list[str]
-    reserve: Mapping[str, float]
-    notes: list[str]
-    plan: list[str]
-    weights: Mapping[str, Tensor] | None
-
-
-def _decide(ask: Ask, device: torch.device, processes: Processes) -> _Decided:
-    """What a run will be; nothing is written into its directory."""
-    config, exists, notes, ask, base = configure(ask, device)
-    if processes.main:
-        refuse_foreign(ask.home)
-    prepared = _prepared(config, processes, exists=exists)
-    if exists and prepared.fingerprint != config.data.fingerprint:
-        raise ConfigError(
-            f"{ask.run} belongs to another configuration: the pictures of {config.data.source} "
-            f"have changed since it began. Bring them back to go on with it, or give another --run."
-        )
-    named = with_classes_of(config, prepared)
-    if exists and named != config:
-        raise ConfigError(
-            f"{ask.run} belongs to another configuration: the classes of {config.data.source} have "
-            f"changed since it began. Bring them back to go on with it, or give another --run."
-        )
-    config = named
-    check_drawing(config)  # which the names of the classes may forbid
-    free = not exists and ask.recipe is None and base is None
-    asked = ask.request(None).table if free else None
-    if asked is not None:
-        config = regularised(config, asked, len(prepared))
-    weights: Mapping[str, Tensor] | None = None
-    plan: list[str] = []
-    if base is not None:
-        config, weights, plan = begun(config, base, ask, pictures=len(prepared))
-    opened = open_intervals(config)
-    reserve: Mapping[str, float] = {}  # a run that is taken up has its own saved
-    if opened or not exists:
-        resolved = resolve(config, prepared, device, asked=asked, processes=processes)
-        config, reserve = resolved.config, resolved.reserve
-        plan = [*plan, *resolved.notes]
-    return _Decided(ask, config, prepared, opened, reserve, list(notes), plan, weights)
-
-
-def _prepared(config: RunConfig, processes: Processes, *, exists: bool) -> PreparedSet:
-    """The pictures.
-
-    The first process prepares them, then the first of each machine, which finds them prepared if
-    the cache is shared; the others find them in any case.
-    """
-    data = config.data
-    source = open_source(data.source, size=data.size, classes=data.classes)
-    if not exists:
-        with_classes(config, source.classes)  # refuses sets without, before they are prepared
-    return processes.by_turns(lambda: prepare(source, size=data.size, crop=data.crop))
 
 
 def _newest(ask: Ask, config: RunConfig) -> tuple[Checkpoint | None, list[str]]:
@@ -292,6 +213,12 @@ def _origin(ask: Ask, checkpoint: Checkpoint | None) -> str | None:
     if ask.branch:
         return str(checkpoint.path) if checkpoint else None
     return origin_of(ask.run)
+
+
+def _began_with(config: RunConfig, provenance: Provenance) -> dict[str, str | None]:
+    """What the first event says of the base; nothing where it began with noise."""
+    base = config.finetune.base
+    return {"base": base, **provenance.told()} if base else {}
 
 
 def _filled(trainer: Trainer, checkpoint: Checkpoint, ask: Ask, config: RunConfig) -> list[str]:
