@@ -12,8 +12,8 @@ speed    Images a second of training and the largest memory of each recipe for 3
 quality  Each of these trains for as long as `faces-32` takes for --images: the cost of an image is
          measured first, in processor seconds of one process, all in turns, and the images are
          divided by it.  So the comparison is one of equal time on an undisturbed machine.  600
-         pictures of each are compared with real ones.  A run that stands in --runs already is not
-         trained again.
+         pictures of each are compared with real ones.  A run that stands in --runs already is neither
+         trained nor scored again.
 
 Each part writes its own to bench/results/backbones.json.
 """
@@ -146,7 +146,10 @@ def quality(given: argparse.Namespace) -> dict[str, Any]:
                 length=f"{round(given.images / relative[recipe])} images",
                 overrides=[f"seed={seed}", "training.precision=bf16", "hooks.samples=1000000"],
             )
-            told = {"seed": seed, **_scores(run, real, n=given.n)}
+            scored = given.runs / f"{recipe}-{seed}.json"
+            if not scored.exists():
+                scored.write_text(json.dumps(_scores(run, real, n=given.n)), encoding="utf-8")
+            told = {"seed": seed, **json.loads(scored.read_text(encoding="utf-8"))}
             rows.setdefault(recipe, []).append(told)
             print(f"{recipe}, seed {seed}: cost {relative[recipe]:.2f}, {told}", flush=True)
     return {

@@ -66,6 +66,7 @@ def test_what_is_not_known_is_said(kao, pipeline, tmp_path):
 def test_mistakes_are_told_in_a_line(refused, kao, pipeline, tmp_path):
     run = tmp_path / "run"
     assert "is nothing that a model leaves open" in refused("import", pipeline, "network.width=8")
+    assert "The name is empty" in refused("import", "")
     assert "is not an override" in refused("import", pipeline, "size")
     assert "size = 32, but" in refused("import", pipeline, "size=32", "--run", run)
     assert not run.exists()

@@ -268,6 +268,8 @@ def test_muon_leaves_what_is_no_layer_inside_to_adamw():
         ({"mlp_ratio": 0.01}, 16, "network.mlp_ratio = 0.01; expected"),
         ({"dropout": 1.0}, 16, "network.dropout = 1.0; expected 0 or more, below 1."),
         ({"dropout": math.nan}, 16, "network.dropout = nan; expected"),
+        ({"mlp_norm_eps": 0.0}, 16, "network.mlp_norm_eps = 0.0; expected a small number above 0"),
+        ({"mlp_norm_eps": math.nan}, 16, "network.mlp_norm_eps = nan; expected"),
         ({}, 18, "a multiple of 4, and data.size = 18: try 16, or another patch."),
         ({}, 1, "try 4, or another patch."),
     ],
