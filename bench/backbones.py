@@ -12,8 +12,8 @@ speed    Images a second of training and the largest memory of each recipe for 3
 quality  Each of these trains for as long as `faces-32` takes for --images: the cost of an image is
          measured first, in processor seconds of one process, all in turns, and the images are
          divided by it.  So the comparison is one of equal time on an undisturbed machine.  600
-         pictures of each are compared with real ones.  A run that stands in --runs already is neither
-         trained nor scored again.
+         pictures of each are compared with real ones.  A run that stands in --runs already is
+         neither trained nor scored again.
 
 Each part writes its own to bench/results/backbones.json.
 """

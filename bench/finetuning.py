@@ -41,21 +41,26 @@ from kao.visualisation import grid, save_picture
 OUT = Path(__file__).parent / "results/finetuning.json"
 SPACES = ("wavelets", "faces")
 
+HALF, FULL = "optimizer.rate=2e-3", "optimizer.rate=4e-3"
+"""Of the rate that the base was trained with."""
+
 LONG = {
     "scratch": [],
-    "fine-tuned": [],
+    "fine-tuned": [HALF],
+    "full-rate": [FULL],
 }
-"""Over --images; the second starts from the base."""
+"""Over --images; all but the first start from the base."""
 
 SHORT: dict[str, list[str]] = {
     "short-scratch": [],
-    "short-tuned": [],
-    "fp32": ["training.precision=fp32"],
-    "checkpointing": ["training.gradient_checkpointing=all"],
-    "accumulation": ["training.micro_batch=16"],
-    "patches": ["training.curriculum=patches"],
-    "learned-times": ["loss.times=loss_moment"],
-    "laplace": ["schedule=laplace"],
+    "short-tuned": [HALF],
+    "short-full-rate": [FULL],
+    "fp32": [HALF, "training.precision=fp32"],
+    "checkpointing": [HALF, "training.gradient_checkpointing=all"],
+    "accumulation": [HALF, "training.micro_batch=16"],
+    "patches": [HALF, "training.curriculum=patches"],
+    "learned-times": [HALF, "loss.times=loss_moment"],
+    "laplace": [HALF, "schedule=laplace"],
 }
 """Over --short; what each changes of "short-tuned".  The last two are the optimised noise
 schedule: times drawn by the loss, and more of them in the middle (Hang et al. 2024)."""

@@ -9,6 +9,16 @@ from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
+SMALL = (
+    "network.width=16",
+    "network.blocks=1",
+    "hooks.pictures=4",
+    "hooks.samples=128",
+    "evaluation.every=64",
+    "evaluation.pictures=16",
+    "sampling.steps=4",
+)
+
 
 def test_there_is_a_notebook():
     assert [path.name for path in NOTEBOOKS] == ["finetune_anime.ipynb"]
@@ -25,6 +35,7 @@ def test_a_notebook_runs_on_toy_faces(path, tmp_path, monkeypatch):
     monkeypatch.setenv("KAO_NOTEBOOK_BASE_IMAGES", "128")
     monkeypatch.setenv("KAO_NOTEBOOK_IMAGES", "128")
     monkeypatch.setenv("KAO_NOTEBOOK_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("KAO_NOTEBOOK_OPTIONS", " ".join(SMALL))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
