@@ -36,3 +36,11 @@ def test_a_folder_that_holds_something_is_never_replaced(refused, tiny_run, tmp_
 def test_what_diffusers_lacks_is_refused_in_one_line(refused, tiny_run, tmp_path):
     message = refused("export", tiny_run, "--to", "diffusers", "--out", tmp_path / "out")
     assert "network." in message and not (tmp_path / "out").exists()
+
+
+def test_a_file_that_exists_is_never_replaced(refused, tiny_run, tmp_path):
+    place = tmp_path / "mine.safetensors"
+    place.write_text("precious")
+    message = refused("export", str(tiny_run), "--to", "safetensors", "--out", str(place))
+    assert "exists already, and is not replaced" in message
+    assert place.read_text() == "precious"

@@ -84,7 +84,7 @@ def test_a_model_that_is_told_no_classes_draws_none_that_is_asked_for():
 
 
 @pytest.mark.parametrize(
-    ("names", "met"), [((), "has no classes"), (("cat",), "has one class alone, cat")]
+    ("names", "met"), [((), "has no two such folders"), (("cat",), "has one class alone, cat")]
 )
 def test_pictures_without_two_classes_are_refused(names, met):
     config = RunConfig(data=DataConfig(source="faces/"), conditions=ConditionsConfig(True))

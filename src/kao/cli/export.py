@@ -23,10 +23,11 @@ def export(
 ) -> None:
     """Write a trained network for other programs.
 
-    Example: kao export runs/mine --to diffusers --out mine-diffusers/
+    Example: kao export runs/mine --to safetensors --out mine.safetensors
 
     diffusers: a folder that DDIMPipeline and DDPMPipeline load, of a U-Net on a variance-preserving
-    schedule.  safetensors: one file with the weights and the whole configuration, which kao import
+    schedule, trained with network.stem=1: faces-32 and its like fold their pictures, and diffusers
+    cannot.  safetensors: one file with the weights and the whole configuration, which kao import
     reads back.  onnx: a folder with the network, held against torch, and a page with a program
     that draws with it.
     """

@@ -66,7 +66,8 @@ def import_(
             )
     path = Path(os.path.abspath(path_of(source)))  # "." has no name of its own
     home = run or Path("runs") / (path.stem if path.is_file() else path.name)
-    refuse_occupied(home)
+    if home.resolve() != path:  # a run is none of other people's, and is told so below
+        refuse_occupied(home)
     model = import_model(source, revision=revision, weights=weights, facts=facts)
     config = model.config()
     for line in told(model, config):

@@ -54,16 +54,21 @@ def check_outputs(*outputs: Output) -> None:
             )
 
 
-def refuse_filled(option: str, folder: Path) -> None:
-    """Raise an OutputError for a folder that holds something, which nothing here replaces.
+def refuse_filled(option: str, place: Path) -> None:
+    """Raise an OutputError for a file, or a folder that holds something: neither is replaced.
 
     Args:
         option: As it is typed.
-        folder: May be missing.
+        place: May be missing.
     """
-    if folder.is_dir() and any(folder.iterdir()):
+    if place.is_file():
         raise OutputError(
-            f"{option} = {folder} holds something already, and nothing of it is replaced: give a "
+            f"{option} = {place} exists already, and is not replaced: give another name, or remove "
+            f"that one."
+        )
+    if place.is_dir() and any(place.iterdir()):
+        raise OutputError(
+            f"{option} = {place} holds something already, and nothing of it is replaced: give a "
             f"new or an empty folder, or remove that one."
         )
 

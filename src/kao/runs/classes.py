@@ -31,7 +31,7 @@ def with_classes(config: RunConfig, names: Sequence[str], counts: Sequence[int] 
     if not told.classes:
         return config
     if len(names) < 2:
-        met = f"one class alone, {names[0]}" if names else "no classes"
+        met = f"one class alone, {names[0]}" if names else "no two such folders"
         raise ConfigError(
             f"conditions.classes = true tells the network which folder a picture is from, and "
             f"{config.data.source} has {met}: put the pictures of each class into a folder of its "
