@@ -100,7 +100,7 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_written(
 def test_an_unknown_recipe_is_told_the_near_miss(refused, tmp_path):
     said = refused("train", "toy:8", "faces-23", "--run", tmp_path / "run")
     assert said.startswith(
-        'unknown recipe "faces-23" (did you mean "faces-32"?); there are: afhq-36'
+        'unknown recipe "faces-23" (did you mean "faces-32"?); there are: adm-32'
     )
 
 

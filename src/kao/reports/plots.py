@@ -16,6 +16,7 @@ COLOURS = (
     "#5a9bd4",
     "#7d6b4f",
     "#c2608f",
+    "#8a9a2b",
 )
 """One a curve, told apart in print and by most who see fewer colours."""
 
