@@ -57,6 +57,21 @@ class Takes:
         """Channels of what the network sees: those of the pictures and the coordinates."""
         return of_pictures + (2 if self.coordinates else 0)
 
+    def refuse_tokens(self, kind: str) -> None:
+        """Refuse tokens for a network that reads none.
+
+        Args:
+            kind: Its name in `NETWORKS`.
+
+        Raises:
+            ConfigError: It is to read some.
+        """
+        if self.tokens:
+            raise ConfigError(
+                f'A network of kind "{kind}" reads no tokens, and is to read some of width '
+                f'{self.tokens}: take network.kind = "dit", or give it classes.'
+            )
+
     def refuse_unheard(self, given: Conditions) -> None:
         """Refuse a condition that would be lost, or a class that there is not.
 

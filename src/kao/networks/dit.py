@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kao.errors import ConfigError
+from kao.networks.checks import check_dropout
 from kao.networks.conditions import NOTHING, Conditions, Takes, placed, told
 from kao.networks.embeddings import Sinusoids
 from kao.networks.layers import zeroed
@@ -135,8 +136,7 @@ class DiTConfig:
                 f"network.mlp_ratio = {self.mlp_ratio}; expected a number above 0 that leaves a "
                 f"channel or more: 4 is usual."
             )
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"network.dropout = {self.dropout}; expected 0 or more, below 1.")
+        check_dropout(self.dropout)
         if not 0 < self.mlp_norm_eps < 1:
             raise ConfigError(
                 f"network.mlp_norm_eps = {self.mlp_norm_eps}; expected a small number above 0: "

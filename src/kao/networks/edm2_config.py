@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kao.errors import ConfigError
+from kao.networks.checks import check_dropout
 from kao.networks.conditions import Takes
 from kao.networks.edm2 import EDM2
+from kao.networks.sides import check_sizes, level_sizes
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,7 @@ class EDM2Config:
             ConfigError: The options do not fit each other or the size, or it is to read tokens.
         """
         self.check(size)
-        if takes.tokens:
-            raise ConfigError(
-                f'A network of kind "edm2" reads no tokens, and is to read some of width '
-                f'{takes.tokens}: take network.kind = "dit", or give it classes.'
-            )
+        takes.refuse_tokens("edm2")
         return EDM2(self, channels=channels, size=size, outputs=outputs or channels, takes=takes)
 
     @property
@@ -67,7 +65,7 @@ class EDM2Config:
 
     def sizes(self, size: int) -> list[int]:
         """Feature-map sizes from the first level to the last, for pictures of `size` pixels."""
-        return [size // self.stem // 2**i for i in range(len(self.levels))]
+        return level_sizes(size, stem=self.stem, levels=len(self.levels))
 
     def check(self, size: int) -> None:
         """Raise a ConfigError that says what does not fit, and what would."""
@@ -76,21 +74,9 @@ class EDM2Config:
                 f"network.width = {self.width}, levels = {list(self.levels)}, blocks = "
                 f"{self.blocks} and head_width = {self.head_width} must all be 1 or more."
             )
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"network.dropout = {self.dropout}; expected 0 or more, below 1.")
-        factor = self.multiple
-        if size % factor:
-            raise ConfigError(
-                f"network.levels = {list(self.levels)} with stem = {self.stem} needs a size that "
-                f"is a multiple of {factor}, and data.size = {size}: try "
-                f"{max(1, round(size / factor)) * factor}, or fewer levels."
-            )
+        check_dropout(self.dropout)
+        check_sizes(size, stem=self.stem, levels=self.levels, attention=self.attention)
         sizes = self.sizes(size)
-        if unused := [s for s in self.attention if s not in sizes]:
-            raise ConfigError(
-                f"network.attention names the size {unused[0]}, which no level has at data.size = "
-                f"{size}: the feature maps are {sizes} pixels wide."
-            )
         for multiple, map_size in zip(self.levels, sizes, strict=True):
             attends = map_size in self.attention or map_size == sizes[-1]
             if attends and self.width * multiple % self.head_width:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kao.errors import ConfigError
+from kao.networks.checks import check_dropout, check_even_width, check_groups
 from kao.networks.conditions import NOTHING, Conditions, Takes, placed, told
 from kao.networks.embeddings import sinusoids
 from kao.networks.layers import zeroed
@@ -102,10 +103,7 @@ class LinearUNetConfig:
             ConfigError: The options do not fit each other or the size, or tokens are asked for.
         """
         self.check(size)
-        if takes.tokens:
-            raise ConfigError(
-                'A "linear_unet" reads no tokens: take network.kind = "dit", or give it none.'
-            )
+        takes.refuse_tokens("linear_unet")
         return LinearUNet(self, channels=channels, outputs=outputs or channels, takes=takes)
 
     @property
@@ -120,18 +118,13 @@ class LinearUNetConfig:
                 f"network.levels = {list(self.levels)}, blocks = {self.blocks}, heads = "
                 f"{self.heads} and head_width = {self.head_width} must all be 1 or more."
             )
-        if self.width % 2 or self.width < 4:
-            raise ConfigError(
-                f"network.width = {self.width}; the sinusoidal embedding needs an even width of "
-                f"at least 4: try {max(4, self.width + self.width % 2)}."
-            )
+        check_even_width(self.width)
         if self.first % 2 or self.first < 0:
             raise ConfigError(
                 f"network.first = {self.first}; expected an even number of channels, or 0 for "
                 f"those of network.width."
             )
-        if self.groups not in (1, 2, 4, 8, 16, 32):
-            raise ConfigError(f"network.groups = {self.groups}; expected 1, 2, 4, 8, 16 or 32.")
+        check_groups(self.groups)
         if self.norm == "rms" and self.groups != LinearUNetConfig.groups:
             raise ConfigError(
                 f'network.groups = {self.groups} does nothing with network.norm = "rms", which has '
@@ -150,8 +143,7 @@ class LinearUNetConfig:
             raise ConfigError(
                 f"network.theta = {self.theta}; expected a number above 1: 10000 is customary."
             )
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"network.dropout = {self.dropout}; expected 0 or more, below 1.")
+        check_dropout(self.dropout)
         if strange := [i for i in self.full_attention if not 0 <= i < len(self.levels)]:
             raise ConfigError(
                 f"network.full_attention names the level {strange[0]}, but network.levels has "

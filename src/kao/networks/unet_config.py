@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kao.errors import ConfigError
+from kao.networks.checks import check_dropout, check_even_width, check_groups
 from kao.networks.conditions import Takes
 from kao.networks.resampling import Filter
+from kao.networks.sides import check_sizes, level_sizes
 from kao.networks.unet import UNet
 
 
@@ -94,11 +96,7 @@ class UNetConfig:
             ConfigError: The options do not fit each other or the size, or it is to read tokens.
         """
         self.check(size)
-        if takes.tokens:
-            raise ConfigError(
-                f'A network of kind "unet" reads no tokens, and is to read some of width '
-                f'{takes.tokens}: take network.kind = "dit", or give it classes.'
-            )
+        takes.refuse_tokens("unet")
         return UNet(
             self,
             channels=channels,
@@ -114,7 +112,7 @@ class UNetConfig:
 
     def sizes(self, size: int) -> list[int]:
         """Feature-map sizes from the first level to the last, for pictures of `size` pixels."""
-        return [size // self.stem // 2**i for i in range(len(self.levels))]
+        return level_sizes(size, stem=self.stem, levels=len(self.levels))
 
     def heads_of(self, channels: int) -> int:
         """Attention heads of a feature map with so many channels."""
@@ -124,19 +122,8 @@ class UNetConfig:
         """Raise a ConfigError that says what does not fit, and what would."""
         self._check_numbers()
         self._check_dead_options()
-        factor = self.multiple
-        if size % factor:
-            raise ConfigError(
-                f"network.levels = {list(self.levels)} with stem = {self.stem} needs a size that "
-                f"is a multiple of {factor}, and data.size = {size}: try "
-                f"{max(1, round(size / factor)) * factor}, or fewer levels."
-            )
+        check_sizes(size, stem=self.stem, levels=self.levels, attention=self.attention)
         sizes = self.sizes(size)
-        if unused := [s for s in self.attention if s not in sizes]:
-            raise ConfigError(
-                f"network.attention names the size {unused[0]}, which no level has at data.size = "
-                f"{size}: the feature maps are {sizes} pixels wide."
-            )
         for multiple, map_size in zip(self.levels, sizes, strict=True):
             middle = self.middle_attention and map_size == sizes[-1]
             if map_size in self.attention or middle:
@@ -149,20 +136,14 @@ class UNetConfig:
                 f"network.width = {self.width}, levels = {list(self.levels)}, blocks = "
                 f"{self.blocks} and heads = {self.heads} must all be 1 or more."
             )
-        if self.width % 2 or self.width < 4:
-            raise ConfigError(
-                f"network.width = {self.width}; the sinusoidal embedding needs an even width of "
-                f"at least 4: try {max(4, self.width + self.width % 2)}."
-            )
+        check_even_width(self.width)
         if self.head_width < 0:
             raise ConfigError(
                 f"network.head_width = {self.head_width}; expected 0, for heads as many as "
                 f"network.heads says, or a number of channels such as 64."
             )
-        if self.groups not in (1, 2, 4, 8, 16, 32):
-            raise ConfigError(f"network.groups = {self.groups}; expected 1, 2, 4, 8, 16 or 32.")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"network.dropout = {self.dropout}; expected 0 or more, below 1.")
+        check_groups(self.groups)
+        check_dropout(self.dropout)
         if not 0 < self.norm_eps < 1:
             raise ConfigError(
                 f"network.norm_eps = {self.norm_eps}; expected a small number above 0: 1e-5 or "
