@@ -5,7 +5,18 @@ from typing import Annotated, Any
 
 import typer
 
-from kao.cli.train import chosen_length, default_name, split_words, start
+from kao.cli.train import (
+    DryRun,
+    Images,
+    Minutes,
+    Steps,
+    Stop,
+    Words,
+    chosen_length,
+    default_name,
+    split_words,
+    start,
+)
 
 
 def finetune(
@@ -17,14 +28,7 @@ def finetune(
             show_default=False,
         ),
     ],
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="FACES [RECIPE] [key=value ...]",
-            help="Pictures (folder, zip file, hf:NAME or toy), a recipe, and changes to it.",
-            show_default=False,
-        ),
-    ] = None,
+    words: Words = None,
     run: Annotated[
         Path | None,
         typer.Option(
@@ -34,11 +38,9 @@ def finetune(
     size: Annotated[
         int | None, typer.Option(help="Side of the pictures, pixels; default: the base's.")
     ] = None,
-    minutes: Annotated[float | None, typer.Option(help="Train so many minutes.")] = None,
-    images: Annotated[
-        str | None, typer.Option(help="Train on so many images: 50000, 100k, 1M.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Train so many steps.")] = None,
+    minutes: Minutes = None,
+    images: Images = None,
+    steps: Steps = None,
     freeze: Annotated[
         int | None,
         typer.Option(metavar="K", help="Keep the first K blocks as they are, and all before them."),
@@ -47,15 +49,8 @@ def finetune(
         str | None,
         typer.Option(metavar="all|norms_attention|lora", help="What learns; default: all."),
     ] = None,
-    stop: Annotated[
-        str | None,
-        typer.Option(
-            metavar="never|auto", help="auto: end the run where it grows no better; saves, exits 0."
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the configuration and its cost; do nothing.")
-    ] = False,
+    stop: Stop = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Begin with a trained model and train it on other pictures.
 

@@ -15,40 +15,47 @@ if TYPE_CHECKING:
 _PARTS = 1000  # of a progress bar
 
 
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="FACES [RECIPE] [key=value ...]",
+        help="Pictures (folder, zip file, hf:NAME or toy), a recipe, and changes to it.",
+        show_default=False,
+    ),
+]
+Minutes = Annotated[float | None, typer.Option(help="Train so many minutes.")]
+Images = Annotated[str | None, typer.Option(help="Train on so many images: 50000, 100k, 1M.")]
+Steps = Annotated[int | None, typer.Option(help="Train so many steps.")]
+Stop = Annotated[
+    str | None,
+    typer.Option(
+        metavar="never|auto", help="auto: end the run where it grows no better; saves, exits 0."
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the configuration and its cost; do nothing.")
+]
+"""What `kao train` and `kao finetune` have in common."""
+
+
 def train(
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="FACES [RECIPE] [key=value ...]",
-            help="Pictures (folder, zip file, hf:NAME or toy), a recipe, and changes to it.",
-            show_default=False,
-        ),
-    ] = None,
+    words: Words = None,
     run: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="The run directory; default: runs/<name of FACES>."),
     ] = None,
     size: Annotated[int | None, typer.Option(help="Side of the pictures, pixels.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Train so many minutes.")] = None,
-    images: Annotated[
-        str | None, typer.Option(help="Train on so many images: 50000, 100k, 1M.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Train so many steps.")] = None,
+    minutes: Minutes = None,
+    images: Images = None,
+    steps: Steps = None,
     branch: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR", help="Begin a new run there with what --run has learned; change any key."
         ),
     ] = None,
-    stop: Annotated[
-        str | None,
-        typer.Option(
-            metavar="never|auto", help="auto: end the run where it grows no better; saves, exits 0."
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the configuration and its cost; do nothing.")
-    ] = False,
+    stop: Stop = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Train a model on pictures; the same command again goes on where it stopped.
 
