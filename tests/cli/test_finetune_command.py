@@ -19,11 +19,27 @@ def test_it_trains_says_what_is_kept_and_goes_on(kao, finetune, tmp_path):
     assert (code, out) == (0, "")
     assert "Beginning with" in err and "weights of the base are kept as they are." in err
     assert "Chosen for 12 pictures" in err and "network.dropout = 0.3" in err
+    assert ", 0.5 of the base's rate" in err
     assert "Finished at 8 images" in err
     tuned = Run.open(tmp_path / "tuned").config
     assert (tuned.finetune.base, tuned.finetune.freeze) == (str(tmp_path / "base"), 1)
     code, _, err = kao(*finetune, "--steps", 2, "--freeze", 1, "data.augment.edm=0")
     assert code == 0 and "is finished; a greater length goes on with it." in err
+    _, out, _ = kao(*finetune, "--steps", 3, "--freeze", 1, "data.augment.edm=0", "--dry-run")
+    began = f"and began with {tmp_path / 'base'}: it would go on from there."
+    assert f"# {tmp_path / 'tuned'} exists, at 8 images, {began}\n" in out
+    assert "# length was '2 steps' and is '3 steps' now.\n" in out
+
+
+def test_a_rate_that_is_asked_for_is_not_explained(kao, finetune):
+    code, out, _ = kao(*finetune, "--steps", 2, "optimizer.rate=1e-3", "--dry-run")
+    assert code == 0 and "It learns at" not in out
+
+
+def test_a_dry_run_of_a_branch_says_what_it_would_begin_with(kao, finetune, tmp_path):
+    branch = ("--run", finetune[1], "--branch", tmp_path / "branch")
+    _, out, _ = kao("train", "toy:8", *branch, "--steps", 6, "--dry-run")
+    assert f"branch would begin with what {finetune[1]} has learned in 16 images.\n" in out
 
 
 def test_a_dry_run_prints_what_would_be_run_and_writes_nothing(kao, finetune, tmp_path):
@@ -53,6 +69,10 @@ def test_the_run_is_named_after_its_pictures_and_its_base(kao, finetune, tmp_pat
         (("finetune.old_rate=nan",), "finetune.old_rate = nan; expected a number above 0"),
         (("finetune.alpha=inf",), "finetune.alpha = inf; expected a number above 0"),
         (("finetune.rank=0",), "finetune.rank = 0; expected 1 or more."),
+        (
+            ("--train", "lora", "finetune.rank=4", "optimizer.method=muon"),
+            "set finetune.rank = 8 or more, or optimizer.method",
+        ),
         (("--size", "17"), "data.size = 17"),
     ],
 )

@@ -7,6 +7,12 @@ def test_a_dry_run_writes_what_would_be_pushed(kao, tiny_run, tmp_path):
     code, out, err = kao("push", tiny_run, "me/faces", "--dry-run", tmp_path / "look")
     assert (code, out) == (0, "") and "nothing was" in err and "--data-licence" in err
     assert "# faces" in (tmp_path / "look" / "README.md").read_text()
+    assert "nothing in it for diffusers. " in err
+
+
+def test_swapped_arguments_are_told(refused, tiny_run):
+    said = f"There is no run directory me/faces, and {tiny_run} is a folder: the run comes first"
+    assert said in refused("push", "me/faces", tiny_run)
 
 
 def test_a_folder_that_holds_something_is_never_replaced(refused, tiny_run, tmp_path):

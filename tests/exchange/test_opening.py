@@ -68,8 +68,45 @@ def test_a_folder_without_weights_is_told_which_it_should_have(folder):
     assert "expected diffusion_pytorch_model.safetensors or " in said(folder)
 
 
+def unreachable(monkeypatch):
+    """As the hub is without a network."""
+
+    def refuse(*args, **options):
+        raise hub.errors.LocalEntryNotFoundError("no")
+
+    monkeypatch.setattr(hub, "snapshot_download", refuse)
+
+
+def test_a_folder_of_something_else_is_told_what_it_holds(tmp_path):
+    assert "is an empty folder: expected " in said(tmp_path)
+    (tmp_path / "one.PNG").write_bytes(b"")
+    assert "is a folder of pictures, and not of a model: expected " in said(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "run.toml").write_text("")
+    assert f"of which one is named, as {tmp_path / 'mine'}: expected " in said(tmp_path)
+
+
+def test_a_misspelt_path_is_told_what_stands_there(tmp_path, monkeypatch):
+    (tmp_path / "runs" / "people").mkdir(parents=True)
+    meant = '(did you mean "people"?)'
+    assert meant in said(tmp_path / "runs" / "peopel")
+    monkeypatch.chdir(tmp_path)
+    unreachable(monkeypatch)
+    assert meant in said("runs/peopel")
+
+
+@pytest.mark.parametrize("host", ["https://huggingface.co", "https://hf.co", "http://hf.co"])
+@pytest.mark.parametrize("end", ["", "/"])
+def test_the_address_of_a_page_of_the_hub_is_as_good_as_its_name(host, end, monkeypatch):
+    unreachable(monkeypatch)
+    address = f"{host}/google/ddpm-cifar10-32{end}"
+    assert said(address).startswith("google/ddpm-cifar10-32 is not on this machine")
+    assert "no name of the hub" in said("https://example.com/google/ddpm-cifar10-32")
+
+
 def test_a_folder_of_another_program_is_told_what_is_read(tmp_path):
-    assert "of no format that is read" in said(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    assert "is a folder of no format that is read: expected " in said(tmp_path)
     (tmp_path / "config.json").write_text('{"_class_name": "UNet2DConditionModel"}')
     assert "is a UNet2DConditionModel, which no network here is" in said(tmp_path)
 

@@ -10,7 +10,7 @@ from kao.networks import NETWORKS
 from kao.processes import Processes
 from kao.runs import sizing
 from kao.runs.ask import Ask
-from kao.runs.planning import configure, plan, sibling, waiting
+from kao.runs.planning import configure, plan, waiting
 from kao.runs.sizing import SIBLINGS, default_recipe, fitted, regularised, resolve, sized
 from kao.runs.timetable import Costs
 
@@ -63,7 +63,7 @@ def test_another_kind_of_network_begins_with_its_own_recipe_and_says_so(kind, na
     assert config.network == replace(recipe(name).network, dropout=0.1)  # since 8 are few
     assert config.optimizer.method == recipe(name).optimizer.method
     named = Ask(run, source="toy:8", recipe="faces-32", overrides=["seed=1"])
-    assert sibling(named) == sibling(Ask(run, source="toy:8")) == []
+    assert configure(named, CPU).notes == configure(Ask(run, source="toy:8"), CPU).notes == []
 
 
 def test_every_kind_but_the_u_net_has_a_recipe_to_begin_with():

@@ -2,11 +2,14 @@
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kao.errors import ConfigError
+
+if TYPE_CHECKING:
+    from kao.exchange.card import Facts
 
 
 def push(
@@ -54,6 +57,11 @@ def push(
     from kao.runs.exporting import trained
     from kao.runs.publishing import Said, copied, write_model
 
+    if not run.exists() and Path(name).is_dir():
+        raise ConfigError(
+            f"There is no run directory {run}, and {name} is a folder: the run comes first, as in "
+            f"kao push {name} OWNER/NAME."
+        )
     opened = Run.open(run)
     check_name(name)
     check_licence(licence)
@@ -74,10 +82,18 @@ def push(
     if not data_licence:
         say("The licence of the training pictures is not stated: --data-licence says it.")
     if dry_run is not None:
-        write_model(opened, given, dry_run, said=said)
+        _say_left_out(write_model(opened, given, dry_run, said=said))
         say(f"{dry_run} has what would be pushed to {name}; nothing was.")
         return
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "model"
-        write_model(opened, given, place, said=said)
+        _say_left_out(write_model(opened, given, place, said=said))
         say(f"{push_folder(place, name, private=private, update=update)}")
+
+
+def _say_left_out(facts: "Facts") -> None:
+    """Say why diffusers cannot load the model, where it cannot."""
+    from kao.cli.console import say
+
+    if isinstance(facts.diffusers, str):
+        say(f"There is nothing in it for diffusers. {facts.diffusers}")

@@ -152,11 +152,11 @@ def chosen_length(minutes: float | None, images: str | None, steps: int | None) 
 def _dry_run(ask: "Ask") -> None:
     from kao.machine import device
     from kao.runs.cost import estimate
-    from kao.runs.planning import foreseen, sibling, waiting
+    from kao.runs.planning import foreseen, waiting
 
     config, notes = foreseen(ask, device())
     print(config.to_toml())
-    for line in (*notes, *sibling(ask), *estimate(config)):
+    for line in (*notes, *estimate(config)):
         print(f"# {line}")
     if keys := waiting(ask, config):
         print(f"# chosen for the time when the run starts and has measured it: {', '.join(keys)}")

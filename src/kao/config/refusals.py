@@ -1,15 +1,52 @@
-"""What no network is trained on, by the levels of its schedule; seen before anything is built."""
+"""Options that are good alone and cannot work together; seen before anything is built."""
 
 import torch
 
+from kao.config.finetuning import FinetuneConfig
+from kao.config.sections import EMAConfig, TrainingConfig
 from kao.diffusion import Denoiser, DiscreteSchedule, Weight
 from kao.errors import ConfigError
+from kao.training.optimizers import AdamW8bit, Muon
+from kao.training.optimizers.method import Method
 
 _LOUDEST = 4.0
 """Largest standard deviation of what a network may be shown unscaled."""
 
 _BURST = 1e4
 """Largest factor by which a weight may multiply what the network is trained on."""
+
+
+def refuse_pairs(
+    method: Method, training: TrainingConfig, ema: EMAConfig, finetune: FinetuneConfig
+) -> None:
+    """Refuse an optimiser or averages that cannot be sharded, and adapters that it passes over.
+
+    Args:
+        method: Of the optimiser.
+        training: Says whether weights are sharded.
+        ema: Where the averages are.
+        finetune: What learns.
+
+    Raises:
+        ConfigError: Two of them do not go together; the message says what to choose.
+    """
+    sharded = training.parallel == "fsdp"
+    if isinstance(method, AdamW8bit) and sharded:
+        raise ConfigError(
+            'optimizer.method = "adamw8bit" keeps its moments whole, and training.parallel = '
+            '"fsdp" shards them: choose "adamw", or training.parallel = "ddp".'
+        )
+    if ema.offload and sharded:
+        raise ConfigError(
+            "ema.offload = true keeps whole averages in the CPU's memory, and "
+            'training.parallel = "fsdp" shards them on the devices: choose one of the two.'
+        )
+    if finetune.train == "lora" and isinstance(method, Muon) and finetune.rank < method.least:
+        raise ConfigError(
+            f"finetune.rank = {finetune.rank} makes adapters narrower than what optimizer.method = "
+            f'"muon" trains: set finetune.rank = {method.least} or more, or optimizer.method = '
+            f'"adamw".'
+        )
 
 
 def refuse_loud_inputs(denoiser: Denoiser) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from kao.config.conditioning import ConditionsConfig
 from kao.config.finetuning import FinetuneConfig
-from kao.config.refusals import refuse_bursting_weights, refuse_loud_inputs
+from kao.config.refusals import refuse_bursting_weights, refuse_loud_inputs, refuse_pairs
 from kao.config.sections import (
     DataConfig,
     EMAConfig,
@@ -61,7 +61,6 @@ from kao.training import (
     scale_rate,
     spread,
 )
-from kao.training.optimizers import AdamW8bit
 
 CHANNELS = 3
 _WEIGHTS = 4
@@ -135,16 +134,7 @@ class RunConfig:
                 "tells no class: set conditions.classes = true, and leave names out."
             )
         self.optimizer.check()
-        if isinstance(self.optimizer.method, AdamW8bit) and self.training.parallel == "fsdp":
-            raise ConfigError(
-                'optimizer.method = "adamw8bit" keeps its moments whole, and training.parallel = '
-                '"fsdp" shards them: choose "adamw", or training.parallel = "ddp".'
-            )
-        if self.ema.offload and self.training.parallel == "fsdp":
-            raise ConfigError(
-                "ema.offload = true keeps whole averages in the CPU's memory, and "
-                'training.parallel = "fsdp" shards them on the devices: choose one of the two.'
-            )
+        refuse_pairs(self.optimizer.method, self.training, self.ema, self.finetune)
         for name, value, least in (
             ("seed", self.seed, 0),
             ("hooks.pictures", self.hooks.pictures, 1),

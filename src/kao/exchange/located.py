@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from kao.errors import CheckpointError, MissingExtraError
+from kao.errors import CheckpointError, MissingExtraError, near_miss
 
 _TOLD = ("*.json", "README.md")
 WEIGHTS = "diffusion_pytorch_model"
@@ -24,6 +24,7 @@ WEIGHTS = "diffusion_pytorch_model"
 _FOLDERS = ("", "unet/", "transformer/")
 _OF_PATHS = (".", "~", "/")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)/?")
 _ONLINE = "look at the connection, or name a folder or a file that is on this machine"
 
 
@@ -70,7 +71,7 @@ def locate(name: str, *, revision: str | None = None, weights: str = "auto") -> 
     """What a name stands for; from the hub, configurations and weights are fetched.
 
     Args:
-        name: A folder, a file, or owner/name on the Hugging Face hub.
+        name: A folder, a file, or owner/name on the Hugging Face hub, or the address of its page.
         revision: A branch, a tag or a commit of the hub; None: the newest.
         weights: See `Source`.
 
@@ -88,15 +89,25 @@ def locate(name: str, *, revision: str | None = None, weights: str = "auto") -> 
         return Source(path, name, weights)
     if name.startswith(_OF_PATHS):
         raise CheckpointError(
-            f"There is no folder or file {name}: look at the spelling (you are in {Path.cwd()})."
+            f"There is no folder or file {name}{_near(path)}: look at the spelling (you are in "
+            f"{Path.cwd()})."
         )
+    if page := _HUB_PAGE.fullmatch(name):
+        name = page[1]
     if _HUB_NAME.fullmatch(name) is None:
         raise CheckpointError(
-            f"There is no folder or file {name}, and it is no name of the hub either, which would "
-            f"be owner/name: look at the spelling (you are in {Path.cwd()})."
+            f"There is no folder or file {name}{_near(path)}, and it is no name of the hub either, "
+            f"which would be owner/name: look at the spelling (you are in {Path.cwd()})."
         )
     origin = name if revision is None else f"{name}@{revision}"
     return Source(_fetched(name, revision, weights), origin, weights)
+
+
+def _near(path: Path) -> str:
+    """What stands where a path would be and was probably meant, as words to add to a message."""
+    if not path.parent.is_dir():
+        return ""
+    return near_miss(path.name, (file.name for file in path.parent.iterdir()))
 
 
 def path_of(name: str) -> Path:
@@ -126,7 +137,7 @@ def _fetched(name: str, revision: str | None, weights: str) -> Path:
         raise MissingExtraError(
             "huggingface_hub", extra="hub", purpose=f"fetch {name}, which is on no disk here,"
         ) from error
-    at = "" if revision is None else f' at revision "{revision}"'
+    at, near = "" if revision is None else f' at revision "{revision}"', _near(Path(name))
     try:
         # The same weights often lie there twice, and pickles are the worse of the two.
         for ending in ("safetensors", "bin"):
@@ -147,8 +158,8 @@ def _fetched(name: str, revision: str | None, weights: str) -> Path:
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise CheckpointError(
-            f"There is neither a folder {name} here nor a model {name} on the hub: look at the "
-            f"spelling; a private one needs `hf auth login`."
+            f"There is neither a folder {name} here{near} nor a model {name} on the hub: look at "
+            f"the spelling; a private one needs `hf auth login`."
         ) from error
     except errors.RevisionNotFoundError as error:
         raise CheckpointError(
@@ -157,7 +168,7 @@ def _fetched(name: str, revision: str | None, weights: str) -> Path:
         ) from error
     except errors.LocalEntryNotFoundError as error:
         raise CheckpointError(
-            f"{name}{at} is not on this machine and the hub cannot be reached: {_ONLINE}."
+            f"{name}{at} is not on this machine{near} and the hub cannot be reached: {_ONLINE}."
         ) from error
     # The client has changed the library that it asks with: what that raises is its error's base.
     except (errors.HFValidationError, OSError, *errors.HfHubHTTPError.__bases__) as error:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from kao.data.pictures import EXTENSIONS
 from kao.errors import CheckpointError, ConfigError, near_miss
 from kao.exchange import diffusers_dit, diffusers_unet, lucidrains, openai, own
 from kao.exchange.diffusers_files import CONFIG, INDEX, class_name
@@ -83,7 +84,22 @@ def recognised(source: Source) -> Format:
             f"{source.origin} is a file of weights alone, and what they are of stands in the "
             f"{CONFIG} beside it: name its folder, {whole}."
         )
-    kind = class_name(source) if source.path.is_dir() else None
-    met = "of no format that is read" if kind is None else f"a {kind}, which no network here is"
+    met = _met(source)
     known = "; ".join(format_.says for format_ in FORMATS.values())
     raise CheckpointError(f"{source.origin} is {met}: expected {known}.")
+
+
+def _met(source: Source) -> str:
+    """What a source is that is of no format, as the middle of a sentence."""
+    if not source.path.is_dir():
+        return "a file of no format that is read"
+    if (kind := class_name(source)) is not None:
+        return f"a {kind}, which no network here is"
+    inside = list(source.path.iterdir())
+    if not inside:
+        return "an empty folder"
+    if runs := [file for file in inside if (file / "run.toml").is_file()]:
+        return f"a folder of kao runs or checkpoints, of which one is named, as {max(runs)}"
+    if any(file.suffix.lower() in EXTENSIONS for file in inside):
+        return "a folder of pictures, and not of a model"
+    return "a folder of no format that is read"

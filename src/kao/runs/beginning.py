@@ -121,7 +121,13 @@ def begun(config: RunConfig, base: Base, ask: Ask, *, trained: int) -> Beginning
     config, chosen = for_few(config, ask.request(ask.recipe).table, trained)
     weights, new, told = adapted(base.weights, there=base.config, now=config)
     config = replace(config, finetune=replace(config.finetune, new=new))
-    plan = [f"Beginning with {base.origin}.", *_conversions(config, base), *told, *chosen]
+    plan = [
+        f"Beginning with {base.origin}.",
+        *_conversions(config, base),
+        *told,
+        *_slower(config, base),
+        *chosen,
+    ]
     return Beginning(config, weights, plan)
 
 
@@ -273,6 +279,17 @@ def _with_a_grid(config: RunConfig, there: RunConfig) -> RunConfig:
     if not learned or config.schedule == there.schedule:
         return config
     return replace(config, sampling=replace(sampling, grid=grids.uniform))
+
+
+def _slower(config: RunConfig, base: Base) -> list[str]:
+    """A sentence on the learning rate, where it is the share of the base's that is chosen."""
+    rate, there = config.optimizer.rate, base.config.optimizer.rate
+    if not base.trained or rate != RATE * there:
+        return []
+    return [
+        f"It learns at {rate:g}, {RATE:g} of the base's rate, since its weights are to be changed "
+        f"and not made: optimizer.rate sets another."
+    ]
 
 
 def _conversions(config: RunConfig, base: Base) -> list[str]:

@@ -18,7 +18,7 @@ from kao.runs.changes import branched, taken_up
 from kao.runs.classes import with_classes
 from kao.runs.importing import refuse_imported
 from kao.runs.restoring import refuse_other_weights
-from kao.runs.run import CONFIG, check_drawing
+from kao.runs.run import CONFIG, Run, check_drawing
 from kao.runs.scaling import Open
 from kao.runs.sizing import (
     SIBLINGS,
@@ -95,7 +95,7 @@ def configure(ask: Ask, device: torch.device) -> Plan:
         if ask.recipe is None:
             config = fitted(config, asked, device)
         refuse_without_a_base(config, ask)
-        notes = [*sibling(ask), *_signal_at_the_end(config)]
+        notes = [*_sibling(ask), *_signal_at_the_end(config)]
         _refuse_misplaced_stop(config)
     if not config.data.source:
         raise ConfigError(
@@ -196,7 +196,8 @@ class Foreseen(NamedTuple):
 
     Attributes:
         config: As far as it is known.
-        notes: What would be kept, converted and chosen of a base, and what is new.
+        notes: Where it would go on, or what would be kept, converted and chosen of a base and what
+            is new, and what else the user should be told.
     """
 
     config: RunConfig
@@ -221,16 +222,17 @@ def foreseen(ask: Ask, device: torch.device) -> Foreseen:
     Raises:
         KaoError: As `open_session`, where it can be known.
     """
-    config, exists, _, ask, base = configure(ask, device)
+    config, exists, notes, ask, base = configure(ask, device)
+    notes = [*_standing(ask), *notes]
     data = config.data
     source = open_source(data.source, size=data.size, classes=data.classes)
     if not exists:
         config = with_classes(config, source.classes)
     config = with_precision(config, device)
-    notes: list[str] = []
     if base is not None:
         trained = trained_on(config, len(source))
-        config, _, notes = begun(config, base, ask, trained=trained)
+        config, _, told = begun(config, base, ask, trained=trained)
+        notes += told
     elif not exists and ask.recipe is None:
         asked = ask.request(None).table
         config = sized(regularised(config, asked, len(source)), asked, device)
@@ -239,17 +241,30 @@ def foreseen(ask: Ask, device: torch.device) -> Foreseen:
         config = with_intervals(config, length.images)
     if base is not None:
         config, told = stopped_for_few(config, ask.request(ask.recipe).table, trained)
-        notes = [*notes, *told]
+        notes += told
     return Foreseen(config, notes)
 
 
-def sibling(ask: Ask) -> list[str]:
+def _standing(ask: Ask) -> list[str]:
+    """A sentence on the run that would be gone on with, or branched from; none of a new one."""
+    if not _exists(ask):
+        return []
+    checkpoint, _ = Checkpoint.latest(ask.run)
+    images = 0 if checkpoint is None else checkpoint.images
+    if ask.branch is not None:
+        return [f"{ask.branch} would begin with what {ask.run} has learned in {images:,} images."]
+    base = Run.open(ask.run).config.finetune.base
+    began = f", and began with {base}" if base else ""
+    return [f"{ask.run} exists, at {images:,} images{began}: it would go on from there."]
+
+
+def _sibling(ask: Ask) -> list[str]:
     """A sentence on the recipe that a run begins with for its kind of network alone.
 
     Args:
         ask: What is asked for.
     """
-    if ask.recipe is not None or ask.base is not None or ask.branch is not None or _exists(ask):
+    if ask.recipe is not None:
         return []
     recipe = default_recipe(torch.device("cpu"), ask.request(None).table)
     kinds = [kind for kind, name in SIBLINGS.items() if name == recipe]
