@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 from costs import relative_costs
-from pairs import REAL, SAMPLING, SIZE, features
+from pairs import REAL, SIZE, features, features_of_real
 from published import config_of, published
 from torch import Tensor
 from turns import in_turns, ratios, spread
@@ -135,7 +135,7 @@ def quality(given: argparse.Namespace) -> dict[str, Any]:
     if unknown := [recipe for recipe in given.recipes if recipe not in relative]:
         relative |= costs(unknown, prepared, images=given.images)
         noted.write_text(json.dumps(relative), encoding="utf-8")
-    real = {name: _of_real(prepared, name) for name in SPACES}
+    real = {name: features_of_real(prepared, open_space(name)) for name in SPACES}
     rows: dict[str, list[dict[str, Any]]] = {}
     for seed in given.seeds:
         for recipe in given.recipes:
@@ -166,14 +166,8 @@ def quality(given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _of_real(prepared: PreparedSet, name: str) -> Tensor:
-    lot = torch.randperm(len(prepared), generator=torch.Generator().manual_seed(0))[:REAL]
-    pictures = torch.stack([torch.tensor(prepared.images[int(i)]) for i in lot])
-    return features(pictures, open_space(name))
-
-
 def _scores(run: Run, real: Mapping[str, Tensor], *, n: int) -> dict[str, Any]:
-    drawn = torch.cat(list(draw(run.denoiser(), run.drawing(SAMPLING), indices=range(n))))
+    drawn = torch.cat(list(draw(run.denoiser(), run.drawing(), indices=range(n))))
     told: dict[str, Any] = {"images": run.checkpoint()[0].images}
     for name, seen in real.items():
         score = KernelDistance(seen)(features(drawn, open_space(name)))

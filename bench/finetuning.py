@@ -25,11 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pairs import REAL, SAMPLING, SIZE, features
+from pairs import REAL, SIZE, features, features_of_real
 from torch import Tensor
 
 from kao.data.prepare import prepare
-from kao.data.prepared import PreparedSet
 from kao.data.sources import open_source
 from kao.machine import describe, versions
 from kao.metrics import KernelDistance
@@ -103,7 +102,7 @@ def trained(given: argparse.Namespace, name: str, seed: int) -> Path:
 def facts(path: Path, real: Mapping[str, Tensor], *, n: int, grids: Path | None) -> dict[str, Any]:
     """What a run took, how it came along, and how good it is."""
     run = Run.open(path)
-    drawn = torch.cat(list(draw(run.denoiser(), run.drawing(SAMPLING), indices=range(n))))
+    drawn = torch.cat(list(draw(run.denoiser(), run.drawing(), indices=range(n))))
     if grids is not None:
         save_picture(grid(drawn[:32], columns=8), grids / f"{path.name}.png")
     told: dict[str, Any] = {"images": run.checkpoint()[0].images}
@@ -121,13 +120,6 @@ def facts(path: Path, real: Mapping[str, Tensor], *, n: int, grids: Path | None)
     return told
 
 
-def of_real(prepared: PreparedSet) -> dict[str, Tensor]:
-    """Features of the same real pictures in each space."""
-    lot = torch.randperm(len(prepared), generator=torch.Generator().manual_seed(0))[:REAL]
-    pictures = torch.stack([torch.tensor(prepared.images[int(i)]) for i in lot])
-    return {name: features(pictures, open_space(name)) for name in SPACES}
-
-
 def main() -> None:
     """Train what is missing, score, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -143,7 +135,8 @@ def main() -> None:
     given = parser.parse_args()
     given.runs.mkdir(parents=True, exist_ok=True)
 
-    real = of_real(prepare(open_source(given.faces, size=SIZE), size=SIZE))
+    prepared = prepare(open_source(given.faces, size=SIZE), size=SIZE)
+    real = {name: features_of_real(prepared, open_space(name)) for name in SPACES}
     before = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
     results: dict[str, dict[str, Any]] = before.get("runs", {})
     for name in given.settings:

@@ -4,8 +4,9 @@ import pytest
 
 from kao.config import RunConfig
 from kao.config.finetuning import FinetuneConfig
-from kao.config.sections import EMAConfig, LossConfig, TrainingConfig
-from kao.diffusion import EDM, VE, Cosine, EDMWeight, Flow, Linear, TruncatedSNR, targets
+from kao.config.loss import LossConfig
+from kao.config.sections import EMAConfig, TrainingConfig
+from kao.diffusion import EDM, VE, Cosine, EDMWeight, Flow, Linear, MinSNR, TruncatedSNR, targets
 from kao.errors import ConfigError
 from kao.networks import UNetConfig
 from kao.training import OptimizerConfig, Patches
@@ -41,6 +42,15 @@ def test_a_weight_that_bursts_near_pure_noise_is_refused(schedule, weight):
     told = refusal(schedule=schedule, target=targets.eps, loss=LossConfig(weight=weight))
     assert "near pure noise" in told and "take the v target" in told
     RunConfig(schedule=schedule, target=targets.v, loss=LossConfig(weight=weight)).check()
+
+
+def test_a_floor_needs_a_target_that_tells_of_the_picture_near_pure_noise():
+    floored, plain = (LossConfig(weight=MinSNR(floor=floor)) for floor in (0.1, 0.0))
+    told = refusal(schedule=Linear(), target=targets.eps, loss=floored)
+    assert "near pure noise" in told and "set loss.weight.floor = 0." in told
+    RunConfig(schedule=Linear(), target=targets.eps, loss=plain).check()
+    for target in (targets.v, targets.x0):
+        RunConfig(schedule=Linear(), target=target, loss=floored).check()
 
 
 def test_a_weight_is_held_against_what_the_network_of_a_base_says_itself():

@@ -3,7 +3,9 @@ import math
 import pytest
 
 from kao.config import RunConfig, dump
-from kao.config.sections import EvaluationConfig, GuidanceConfig, PerceptualConfig
+from kao.config.loss import PerceptualConfig
+from kao.config.sampling import GuidanceConfig
+from kao.config.sections import EvaluationConfig
 from kao.config.tree import Origin, leaves, parse
 from kao.errors import ConfigError
 

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from kao.config import RunConfig
-from kao.config.sections import LossConfig, PerceptualConfig, SamplingConfig
+from kao.config.loss import LossConfig, PerceptualConfig
+from kao.config.sampling import SamplingConfig
 from kao.diffusion import (
     EDM,
     GRIDS,

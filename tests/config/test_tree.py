@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from kao.config import RunConfig, dump, leaves, load_config
 from kao.config.conditioning import ConditionsConfig
 from kao.config.finetuning import FinetuneConfig
-from kao.config.sections import EMAConfig, EvaluationConfig, GuidanceConfig, component
-from kao.config.tree import Origin, from_overrides, merge, parse
+from kao.config.sampling import GuidanceConfig
+from kao.config.sections import EMAConfig, EvaluationConfig
+from kao.config.tree import Origin, component, from_overrides, merge, parse
 from kao.diffusion import (
     DDIM,
     EDM,
@@ -196,7 +197,11 @@ CLASSES = st.builds(
 )
 """Classes have names of their own, and some are told."""
 
+FLOORED = st.builds(MinSNR, gamma=st.floats(1, 100), floor=st.floats(0, 1))
+"""A floor is no higher than gamma."""
+
 SPECIAL = {
+    MinSNR: FLOORED,
     ConditionsConfig: CLASSES,
     GuidanceConfig: GUIDANCE,
     EMAConfig: AVERAGES,

@@ -56,6 +56,15 @@ def test_min_snr_is_the_snr_up_to_gamma():
     assert (weight == 5).any() and (weight < 5).any()
 
 
+def test_a_floor_counts_at_the_noisy_end_alone():
+    level = levels()
+    plain, floored = MinSNR(5.0)(level), MinSNR(5.0, floor=0.1)(level)
+    noisy = level.snr < 0.1
+    assert (floored[noisy] == 0.1).all() and (plain[noisy] < 0.1).all()
+    assert torch.equal(floored[~noisy], plain[~noisy])
+    assert torch.equal(MinSNR(1e9, floor=1.0)(level), TruncatedSNR(1.0)(level))
+
+
 def test_soft_min_snr_lies_below_both_and_within_a_half_of_the_smaller():
     level = levels()
     soft, hard = SoftMinSNR(5.0)(level), MinSNR(5.0)(level)
@@ -130,6 +139,7 @@ def test_a_single_level_has_a_single_weight(weight):
     ("one", "other"),
     [
         (MinSNR(), MinSNR(4.0)),
+        (MinSNR(), MinSNR(floor=0.1)),
         (SoftMinSNR(), SoftMinSNR(4.0)),
         (P2(), P2(k=2.0)),
         (P2(), P2(gamma=0.5)),
@@ -149,7 +159,7 @@ def test_weights_have_options_that_can_all_be_left_out():
 
 
 BAD = {
-    MinSNR: {"gamma": (0.0, -1.0, math.inf)},
+    MinSNR: {"gamma": (0.0, -1.0, math.inf), "floor": (-0.1, 5.1)},
     SoftMinSNR: {"gamma": (0.0, -1.0, math.inf)},
     P2: {"k": (0.0, -1.0, math.inf), "gamma": (-0.5, math.inf)},
     EDMWeight: {"sigma_data": (0.0, -1.0, math.inf)},

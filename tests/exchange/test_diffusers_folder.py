@@ -8,7 +8,8 @@ import torch
 from giving import SMALL, config_of, drawn, noise_of, trained
 
 from kao.config.conditioning import ConditionsConfig
-from kao.config.sections import LossConfig, SamplingConfig
+from kao.config.loss import LossConfig
+from kao.config.sampling import SamplingConfig
 from kao.data.augment import AugmentConfig
 from kao.diffusion import (
     EDM,

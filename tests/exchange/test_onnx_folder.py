@@ -15,7 +15,7 @@ from giving import SMALL, config_of, drawn, noise_of, trained
 
 import kao
 from kao.config.conditioning import ConditionsConfig
-from kao.config.sections import SamplingConfig
+from kao.config.sampling import SamplingConfig
 from kao.diffusion import (
     DDIM,
     EDM,
@@ -23,8 +23,10 @@ from kao.diffusion import (
     Clip,
     Conditioned,
     Cosine,
+    DPMSolver2M,
     Dynamic,
     Karras,
+    LogSNR,
     VPCosine,
     grids,
     sample,
@@ -192,6 +194,13 @@ def test_the_written_path_is_the_path_of_ddim(config, threshold):
     )
     assert np.abs(x - ours.numpy()).max() < 1e-3 * max(1, ours.abs().max())
     assert drawn(given).std() > 0
+
+
+def test_a_run_that_draws_with_another_sampler_is_written_an_even_path():
+    """The grid of a solver of second order is none for DDIM."""
+    solver = SamplingConfig(sampler=DPMSolver2M(), grid=LogSNR(), steps=16)
+    given = trained(config_of(VPCosine(), targets.v, sampling=solver))
+    assert path_of(given) == path_of(trained(config_of(VPCosine(), targets.v)))
 
 
 def test_a_file_that_says_something_else_is_not_kept(monkeypatch, tmp_path, unet):

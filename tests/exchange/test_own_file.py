@@ -8,7 +8,7 @@ from giving import config_of, drawn, trained
 from safetensors.torch import load_file, save_file
 
 from kao.config.conditioning import ConditionsConfig
-from kao.config.sections import LossConfig
+from kao.config.loss import LossConfig
 from kao.data.augment import AugmentConfig
 from kao.diffusion import EDM, VE, Cosine, VPCosine, targets
 from kao.errors import CheckpointError

@@ -14,7 +14,8 @@ from kao.checkpoints import Checkpoint
 from kao.cli import app
 from kao.config import RunConfig, SamplingConfig
 from kao.config.conditioning import ConditionsConfig
-from kao.config.sections import DataConfig, GuidanceConfig
+from kao.config.sampling import GuidanceConfig
+from kao.config.sections import DataConfig
 from kao.data.toy_faces import CLASSES
 from kao.diffusion import Ancestral, Denoiser, Linear, targets
 from kao.errors import ConfigError

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 import kao
 from kao.config import SamplingConfig
-from kao.config.sections import GuidanceConfig
+from kao.config.sampling import GuidanceConfig
 from kao.diffusion import Ancestral, Cosine, Flow
 from kao.errors import CheckpointError, ConfigError
 from kao.runs import Run, draw, with_sampling

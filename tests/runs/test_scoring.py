@@ -8,7 +8,8 @@ from several import several
 
 from kao.checkpoints import Checkpoint
 from kao.config import RunConfig
-from kao.config.sections import EvaluationConfig, GuidanceConfig
+from kao.config.sampling import GuidanceConfig
+from kao.config.sections import EvaluationConfig
 from kao.data import open_source, prepare
 from kao.data.keeping import Held
 from kao.diffusion import SCHEDULES

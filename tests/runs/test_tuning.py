@@ -8,7 +8,7 @@ import torch
 
 import kao
 from kao.config import SamplingConfig
-from kao.config.sections import GuidanceConfig
+from kao.config.sampling import GuidanceConfig
 from kao.diffusion import DDIM, Ancestral, EulerAncestral, Heun, grids
 from kao.errors import ConfigError, DataError
 from kao.metrics import KernelDistance, Score, Wavelets

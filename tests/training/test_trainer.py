@@ -8,7 +8,8 @@ from torch.utils.checkpoint import checkpoint
 
 from kao.checkpoints import MODEL, Checkpoint
 from kao.config import RunConfig
-from kao.config.sections import DataConfig, EMAConfig, LossConfig, TrainingConfig
+from kao.config.loss import LossConfig
+from kao.config.sections import DataConfig, EMAConfig, TrainingConfig
 from kao.data.augment import AugmentConfig
 from kao.diffusion import LossMoment, Warped
 from kao.diffusion.times import Draw

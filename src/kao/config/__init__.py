@@ -2,7 +2,7 @@
 
 from kao.config.recipes import Request, load_config, load_recipe, recipe_names
 from kao.config.run import RunConfig
-from kao.config.sections import SamplingConfig
+from kao.config.sampling import SamplingConfig
 from kao.config.tree import Table, dump, leaves
 
 __all__ = [

@@ -10,19 +10,18 @@ import torch
 
 from kao.config.conditioning import ConditionsConfig
 from kao.config.finetuning import FinetuneConfig
+from kao.config.loss import LossConfig
 from kao.config.refusals import refuse_bursting_weights, refuse_loud_inputs, refuse_pairs
+from kao.config.sampling import SamplingConfig
 from kao.config.sections import (
     DataConfig,
     EMAConfig,
     EvaluationConfig,
     HooksConfig,
-    LossConfig,
-    SamplingConfig,
     TrackingConfig,
     TrainingConfig,
-    component,
 )
-from kao.config.tree import dump
+from kao.config.tree import component, dump
 from kao.data.keeping import Kept, keep, place
 from kao.data.loading import Batch, batches
 from kao.data.prepare import MIN_SIZE

@@ -1,39 +1,14 @@
 """The tables of a configuration: one frozen dataclass each."""
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from torch import nn
 
+from kao.config.tree import component
 from kao.data.augment import AugmentConfig
-from kao.diffusion import (
-    DDIM,
-    GRIDS,
-    NORMS,
-    SAMPLERS,
-    THRESHOLDS,
-    TIMES,
-    WEIGHTS,
-    Clip,
-    DenoisingLoss,
-    Grid,
-    MinSNR,
-    NoiseSchedule,
-    Norm,
-    Perceptual,
-    Sampler,
-    Threshold,
-    TimesConfig,
-    Uncertainty,
-    Uniform,
-    Weight,
-    grids,
-    norms,
-)
 from kao.errors import ConfigError
-from kao.metrics import check_space, feature_maps
+from kao.metrics import check_space
 from kao.training import (
     CURRICULA,
     EMA,
@@ -45,11 +20,6 @@ from kao.training import (
     power_decay,
     warmed_decay,
 )
-
-
-def component(registry: Mapping[str, Any], default: Any) -> Any:
-    """A field that holds one entry of a registry; see `config.tree`."""
-    return field(default_factory=lambda: default, metadata={"registry": registry})
 
 
 @dataclass(frozen=True)
@@ -77,91 +47,6 @@ class DataConfig:
     held_out: int | Literal["auto"] = "auto"
     keep: Literal["auto", "disk", "memory", "device"] = "auto"
     augment: AugmentConfig = AugmentConfig()
-
-
-@dataclass(frozen=True)
-class PerceptualConfig:
-    """[loss.perceptual]: how far the predicted picture is from the right one in features.
-
-    Attributes:
-        weight: Of the term; 0 leaves it out.
-        network: "wavelets", which needs no download, or the path of a TorchScript file: LPIPS's
-            VGG-16, or any network from pictures in [-1, 1] to features.
-        below: Largest noise-to-signal ratio sigma / alpha at which the term counts: past it
-            a prediction is an average of pictures, which features should not judge.
-
-    Raises:
-        ConfigError: weight is no number from 0 up, or below none above 0.
-    """
-
-    weight: float = 0.0
-    network: str = "wavelets"
-    below: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuse a weight or level that is none, before a network is looked for."""
-        if not 0 <= self.weight < math.inf:
-            raise ConfigError(
-                f"loss.perceptual.weight = {self.weight}; expected a number from 0 up: 0 leaves "
-                f"the term out."
-            )
-        if not 0 < self.below < math.inf:
-            raise ConfigError(
-                f"loss.perceptual.below = {self.below}; expected a number above 0: at 1 there is "
-                f"as much noise as signal."
-            )
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """[loss].
-
-    Attributes:
-        times: Where on the schedule to train.
-        weight: Weight on the squared error of x_0, as a function of snr.
-        norm: What is averaged over a picture's residual.
-        offset_noise: Standard deviation of noise that all pixels of a channel share, added to eps.
-        input_perturbation: Standard deviation of noise that the network sees and is not asked for.
-        bound: Weight of the variational bound, from which the network learns the variance of each
-            step (0.001 as published); 0: no learned variance.
-        uncertainty: Whether the noise levels are balanced by a learned uncertainty.
-        perceptual: A term in the features of another network.
-    """
-
-    times: TimesConfig = component(TIMES, Uniform())
-    weight: Weight | None = component(WEIGHTS, MinSNR())
-    norm: Norm = component(NORMS, norms.l2)
-    offset_noise: float = 0.0
-    input_perturbation: float = 0.0
-    bound: float = 0.0
-    uncertainty: bool = False
-    perceptual: PerceptualConfig = PerceptualConfig()
-
-    def build(self, schedule: NoiseSchedule, *, seed: int) -> DenoisingLoss:
-        """The loss, at the start of a run.
-
-        Args:
-            schedule: Of the denoiser.
-            seed: Of the uncertainty's frequencies.
-
-        Raises:
-            ConfigError: A value is out of range, or the perceptual network cannot be loaded.
-        """
-        perceptual = self.perceptual
-        return DenoisingLoss(
-            self.times.build(schedule),
-            weight=self.weight,
-            norm=self.norm,
-            offset_noise=self.offset_noise,
-            input_perturbation=self.input_perturbation,
-            bound=self.bound,
-            uncertainty=Uncertainty(seed=seed) if self.uncertainty else None,
-            perceptual=Perceptual(
-                feature_maps(perceptual.network), weight=perceptual.weight, below=perceptual.below
-            )
-            if perceptual.weight != 0
-            else None,
-        )
 
 
 @dataclass(frozen=True)
@@ -257,74 +142,6 @@ class TrainingConfig:
             if value != "auto" and value < (name != "retries"):
                 least = "0" if name == "retries" else "1"
                 raise ConfigError(f"training.{name} = {value}; expected {least} or more.")
-
-
-@dataclass(frozen=True)
-class GuidanceConfig:
-    """[sampling.guidance]: steps away from what another model says, or the same one less informed.
-
-    With `worse` that is a worse model (Karras et al. 2024b); without, and with classes, the same
-    model that is not told the class (Ho & Salimans 2022).
-
-    Attributes:
-        worse: A run directory, or one of its checkpoints: a smaller or less trained model of the
-            same pictures.  Empty: none, which guides where conditions.classes = true alone.
-        scale: 1 follows the model alone; more goes away from the other.
-        interval: Noise-to-signal ratios sigma / alpha between which it acts.
-        rescale: Share, 0..1, of the contrast that guidance added to be taken back.
-
-    Raises:
-        ConfigError: A value is out of range, or a worse model is named at scale 1.  Whether a
-            scale alone does anything, `runs.run.check_drawing` knows.
-    """
-
-    worse: str = ""
-    scale: float = 1.0
-    interval: tuple[float, float] = (0.0, math.inf)
-    rescale: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot guide, and what would do nothing."""
-        low, high = self.interval
-        if not 0 <= self.scale < math.inf:
-            raise ConfigError(
-                f"sampling.guidance.scale = {self.scale}; expected a number from 0 up: 1 is no "
-                f"guidance."
-            )
-        if not 0 <= low < high:
-            raise ConfigError(
-                f"sampling.guidance.interval = [{low}, {high}]; expected a noise-to-signal ratio "
-                f"from 0 up and then a larger one, which may be inf."
-            )
-        if not 0 <= self.rescale <= 1:
-            raise ConfigError(
-                f"sampling.guidance.rescale = {self.rescale}; expected a share from 0 to 1: 0.7 "
-                f"is the published value."
-            )
-        if self.worse and self.scale == 1:
-            raise ConfigError(
-                f'sampling.guidance.worse = "{self.worse}" does nothing at scale = 1: set '
-                f"sampling.guidance.scale, of which 2 is customary, or leave worse out."
-            )
-
-
-@dataclass(frozen=True)
-class SamplingConfig:
-    """[sampling]: how pictures are drawn where nothing else is said.
-
-    Attributes:
-        sampler: How the path is integrated.
-        grid: Where on it.
-        steps: In how many steps.
-        threshold: What is done to predicted pictures beyond what pixels can show, at each step.
-        guidance: By a worse model, or by classes.
-    """
-
-    sampler: Sampler = component(SAMPLERS, DDIM())
-    grid: Grid = component(GRIDS, grids.uniform)
-    steps: int = 25
-    threshold: Threshold | None = component(THRESHOLDS, Clip())
-    guidance: GuidanceConfig = GuidanceConfig()
 
 
 @dataclass(frozen=True)

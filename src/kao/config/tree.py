@@ -10,6 +10,7 @@ in the field's metadata, and `kind` in the table picks the entry:
 A registry entry is a dataclass (its fields are the options), a function (no options) or None.
 """
 
+import dataclasses
 import json
 import re
 import tomllib
@@ -168,6 +169,11 @@ def _words(hint: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_words(a) for a in arguments)
     return str(hint)
+
+
+def component(registry: Mapping[str, Any], default: Any) -> Any:
+    """A field that holds one entry of a registry; see above."""
+    return dataclasses.field(default_factory=lambda: default, metadata={"registry": registry})
 
 
 def dump(config: Any) -> Table:

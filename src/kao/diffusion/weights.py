@@ -9,7 +9,7 @@ MSE on a network's output y = a x_0 + b eps has w = (det / sigma)^2, det = alpha
 and |eps_hat - eps|^2 = snr |x0_hat - x_0|^2, so a paper's weight on the error of eps is multiplied
 by snr here.  The weights of this module, in these terms:
 
-    MinSNR          min(snr, gamma)                  EDMWeight       snr + 1 / sigma_data^2
+    MinSNR          clamp(snr, floor, gamma)         EDMWeight       snr + 1 / sigma_data^2
     SoftMinSNR      snr gamma / (snr + gamma)        SigmoidWeight   snr sigmoid(bias - log snr)
     P2              snr / (k + snr)^gamma            TruncatedSNR    max(snr, 1)
 
@@ -38,24 +38,35 @@ def _check_positive(name: str, value: float, customary: str) -> None:
 
 @dataclass(frozen=True)
 class MinSNR:
-    """min(snr, gamma): nearly clean images weigh no more than gamma (Hang et al. 2023).
+    """min(snr, gamma), and no less than a floor (Hang et al. 2023, who have none).
+
+    Nearly clean images weigh no more than gamma.  Nearly pure noise weighs next to nothing without
+    a floor, though what is said there, the mean of all pictures, is where drawing starts: drawn
+    pictures are then drawn towards grey.
 
     Attributes:
         gamma: Above 0; 5 in the paper.
+        floor: From 0 to gamma; 0 in the paper, and with gamma = inf a floor of 1 is `TruncatedSNR`.
 
     Raises:
-        ConfigError: gamma is not a positive number.
+        ConfigError: gamma is not a positive number, or the floor is out of range.
     """
 
     gamma: float = 5.0
+    floor: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse a gamma that weighs nothing."""
+        """Refuse a gamma that weighs nothing, and a floor that is none."""
         _check_positive("gamma", self.gamma, "5")
+        if not 0 <= self.floor <= self.gamma:
+            raise ConfigError(
+                f"weight.floor = {self.floor}, but it must be a number from 0 to gamma = "
+                f"{self.gamma}: 0 is none."
+            )
 
     def __call__(self, level: Level) -> Tensor:
         """The weight at `level`."""
-        return level.snr.clamp(max=self.gamma)
+        return level.snr.clamp(min=self.floor, max=self.gamma)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from kao.checkpoints import misfits
 from kao.config import RunConfig, SamplingConfig
+from kao.config.loss import LossConfig
 from kao.config.run import CHANNELS, NetworkConfig
-from kao.config.sections import LossConfig
 from kao.diffusion import Denoiser, ScheduleConfig, Target
 from kao.errors import CheckpointError, ConfigError
 from kao.networks import Takes

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kao.config import dump
-from kao.diffusion import Clip, DiscreteSchedule, Dynamic, Threshold, VESchedule, grids
+from kao.diffusion import DDIM, Clip, DiscreteSchedule, Dynamic, Threshold, VESchedule, grids
 from kao.errors import ConfigError
 from kao.exchange.trained import Trained
 
@@ -32,7 +32,7 @@ def path_of(trained: Trained, steps: int = STEPS) -> list[dict[str, float]]:
     """The levels of a path from noise to a picture, noisiest first.
 
     Args:
-        trained: Whose schedule, target and grid.
+        trained: Whose schedule and target, and grid if it draws with DDIM itself.
         steps: At most; a shorter chain takes one step a level.
 
     Returns:
@@ -105,7 +105,9 @@ def limited(threshold: Threshold | None) -> str:
 
 
 def _times(trained: Trained, steps: int) -> Tensor:
-    """The run's own grid, or an even one where that was made for another number of steps."""
+    """The run's own grid; an even one where that is another sampler's, or of so many steps only."""
+    if not isinstance(trained.config.sampling.sampler, DDIM):
+        return grids.uniform(trained.schedule, steps)
     try:
         return trained.config.sampling.grid(trained.schedule, steps)
     except ConfigError:

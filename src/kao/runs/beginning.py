@@ -15,7 +15,7 @@ from kao.checkpoints import FOLDER
 from kao.config import RunConfig, Table, dump, leaves
 from kao.config.conditioning import ConditionsConfig
 from kao.config.finetuning import FinetuneConfig
-from kao.config.sections import GuidanceConfig
+from kao.config.sampling import GuidanceConfig
 from kao.data.sources import SOURCES
 from kao.diffusion import grids
 from kao.errors import ConfigError, KaoError

@@ -7,7 +7,7 @@ import torch
 
 from kao.config import RunConfig, load_config
 from kao.config.finetuning import FinetuneConfig
-from kao.config.sections import GuidanceConfig
+from kao.config.sampling import GuidanceConfig
 from kao.data.sources import SOURCES
 from kao.diffusion import Denoiser, grids
 from kao.errors import ConfigError

@@ -1,0 +1,76 @@
+"""[sampling]: how pictures are drawn."""
+
+import math
+from dataclasses import dataclass
+
+from kao.config.tree import component
+from kao.diffusion import DDIM, GRIDS, SAMPLERS, THRESHOLDS, Clip, Grid, Sampler, Threshold, grids
+from kao.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class GuidanceConfig:
+    """[sampling.guidance]: steps away from what another model says, or the same one less informed.
+
+    With `worse` that is a worse model (Karras et al. 2024b); without, and with classes, the same
+    model that is not told the class (Ho & Salimans 2022).
+
+    Attributes:
+        worse: A run directory, or one of its checkpoints: a smaller or less trained model of the
+            same pictures.  Empty: none, which guides where conditions.classes = true alone.
+        scale: 1 follows the model alone; more goes away from the other.
+        interval: Noise-to-signal ratios sigma / alpha between which it acts.
+        rescale: Share, 0..1, of the contrast that guidance added to be taken back.
+
+    Raises:
+        ConfigError: A value is out of range, or a worse model is named at scale 1.  Whether a
+            scale alone does anything, `runs.run.check_drawing` knows.
+    """
+
+    worse: str = ""
+    scale: float = 1.0
+    interval: tuple[float, float] = (0.0, math.inf)
+    rescale: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot guide, and what would do nothing."""
+        low, high = self.interval
+        if not 0 <= self.scale < math.inf:
+            raise ConfigError(
+                f"sampling.guidance.scale = {self.scale}; expected a number from 0 up: 1 is no "
+                f"guidance."
+            )
+        if not 0 <= low < high:
+            raise ConfigError(
+                f"sampling.guidance.interval = [{low}, {high}]; expected a noise-to-signal ratio "
+                f"from 0 up and then a larger one, which may be inf."
+            )
+        if not 0 <= self.rescale <= 1:
+            raise ConfigError(
+                f"sampling.guidance.rescale = {self.rescale}; expected a share from 0 to 1: 0.7 "
+                f"is the published value."
+            )
+        if self.worse and self.scale == 1:
+            raise ConfigError(
+                f'sampling.guidance.worse = "{self.worse}" does nothing at scale = 1: set '
+                f"sampling.guidance.scale, of which 2 is customary, or leave worse out."
+            )
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """[sampling]: how pictures are drawn where nothing else is said.
+
+    Attributes:
+        sampler: How the path is integrated.
+        grid: Where on it.
+        steps: In how many steps.
+        threshold: What is done to predicted pictures beyond what pixels can show, at each step.
+        guidance: By a worse model, or by classes.
+    """
+
+    sampler: Sampler = component(SAMPLERS, DDIM())
+    grid: Grid = component(GRIDS, grids.uniform)
+    steps: int = 25
+    threshold: Threshold | None = component(THRESHOLDS, Clip())
+    guidance: GuidanceConfig = GuidanceConfig()
