@@ -1,13 +1,16 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from kao.data.pictures import decode
-from kao.diffusion import DDIM, Ancestral
+from kao.diffusion import EDM, VE, Ancestral, DPMSolver2M, grids
 from kao.reports.edits import Edited
 from kao.runs import Run
+from kao.runs.editing import Editor
 from kao.tracking import read_events
 
 KINDS = ("recover", "sdedit", "inpaint", "interpolate", "invert")
@@ -96,8 +99,23 @@ def test_sdedit_draws_with_noise_whatever_the_sampler_of_the_run(edit, tiny_run,
 
     monkeypatch.setattr("kao.reports.edits.variations", variations)
     edit("sdedit")
-    assert Run.open(tiny_run).config.sampling.sampler == DDIM()
+    assert Run.open(tiny_run).config.sampling.sampler == DPMSolver2M()
     assert met == {"sampler": Ancestral("beta_tilde"), "strengths": [0.5, 0.7, 0.85]}
+
+
+def test_edits_go_along_even_times_where_a_run_draws_on_others(tiny_run):
+    run = Run.open(tiny_run)
+    denoiser, config = run.denoiser(), run.drawing()
+    assert isinstance(config.sampling.grid, grids.LogSNR)
+    times = Editor.of(run, config, denoiser).times
+    assert torch.equal(times, grids.uniform(denoiser.schedule, 25))
+    assert len(Editor.of(run, config, denoiser, steps=3).times) == 4
+    drawn = Editor.of(run, config, denoiser, steps=3, as_drawn=True).times
+    assert torch.equal(drawn, config.sampling.grid(denoiser.schedule, 3))
+    exploding = replace(config, schedule=VE(), target=EDM())
+    denoiser = exploding.build_denoiser()
+    times = Editor.of(run, exploding, denoiser, steps=3).times
+    assert torch.equal(times, config.sampling.grid(denoiser.schedule, 3))
 
 
 def test_any_strength_can_start_on_a_chain(kao, own_run, faces, tmp_path):
@@ -207,7 +225,7 @@ def test_editing_leaves_the_run_as_it_was(edit, own_run):
         (("inpaint", "--mask", "1,2,3"), "--mask = 1,2,3 is no box of a picture of 16 x 16 pixels"),
         (("inpaint", "--mask", "0,0,1,1"), "The mask 0,0,1,1 covers the whole picture"),
         (("inpaint", "--mask", "none.png"), "There is no mask none.png: give a picture file that"),
-        (("inpaint", "--jump", "9"), "jump = 9 is too long for a way of 2 steps"),
+        (("inpaint", "--jump", "99"), "jump = 99 is too long for a way of 25 steps"),
         (("inpaint", "--jump", "0"), "--jump = 0; expected 1 or more."),
         (("interpolate", "--seeds", "1"), '--seeds = "1"; expected two whole numbers from 0 up'),
         (("interpolate", "--seeds", "1,-2"), '--seeds = "1,-2"; expected two whole numbers'),

@@ -48,7 +48,7 @@ def test_a_run_is_scored_and_the_evaluation_kept(kao, own_run):
     card = kept.card
     assert (card.n, card.reals, card.images, card.steps) == (6, 8, 16, 2)
     assert (card.ema, card.guidance, card.precision) == ("ema-0.999", "none", "fp32")
-    assert card.sampler.startswith("ddim") and "steps" not in card.sampler
+    assert card.sampler.startswith("dpm++2m") and "steps" not in card.sampler
     assert f"after 16 images\n{card.lines()[2]}" in out
     names = sorted(path.name for path in (own_run / EVALUATIONS).iterdir())
     stem = f"000000016-small-data+n6-{card.question}"

@@ -23,7 +23,7 @@ Pictures = Annotated[
     ),
 ]
 Steps = Annotated[
-    int | None, typer.Option(min=1, help="Steps of the whole way; default: the run's.")
+    int | None, typer.Option(min=1, help="Steps of the whole way; default: the run's, or 25.")
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of the noise and of the choice.")]
 Out = Annotated[
@@ -224,7 +224,7 @@ def interpolate(
     if seeds is not None and pictures:
         raise ConfigError("--seeds joins drawn pictures, and real ones are named too: give one.")
     ends = None if seeds is None else _two_seeds(seeds)
-    editor = _editor(context, steps=steps, out=out, gif=gif)
+    editor = _editor(context, steps=steps, out=out, gif=gif, as_drawn=ends is not None)
     if ends is not None:
         edited = between_seeds(
             editor.denoise,
@@ -289,11 +289,16 @@ def invert(
 
 
 def _editor(
-    context: typer.Context, *, steps: int | None, out: Path | None, gif: Path | None
+    context: typer.Context,
+    *,
+    steps: int | None,
+    out: Path | None,
+    gif: Path | None,
+    as_drawn: bool = False,
 ) -> "Editor":
     """The run that the command line names, with its model; first, where its edit will go."""
     from kao.cli.outputs import Output, check_outputs
-    from kao.cli.sample import load_denoiser, sampling_changed
+    from kao.cli.sample import load_denoiser
     from kao.runs import Run
     from kao.runs.editing import Editor
     from kao.runs.run import PICTURES
@@ -303,8 +308,7 @@ def _editor(
         Output("--out", out or run.path / PICTURES / "edit.png", "the sheet", ".png"),
         Output("--gif", gif, "the film", ".gif"),
     )
-    config = sampling_changed(run, [], steps=steps)
-    return Editor.of(run, config, load_denoiser(run))
+    return Editor.of(run, run.drawing(), load_denoiser(run), steps=steps, as_drawn=as_drawn)
 
 
 def _write(

@@ -2,7 +2,7 @@
 
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from kao.config import RunConfig
 from kao.data.pictures import EXTENSIONS, Crop, decode, fit
 from kao.data.storage import Folder, Storage, find
-from kao.diffusion import Denoise, Denoiser, DiscreteSchedule, NoiseSchedule
+from kao.diffusion import VE, Denoise, Denoiser, DiscreteSchedule, NoiseSchedule, grids
 from kao.errors import ConfigError, DataError
 from kao.pixels import to_float
 from kao.runs.pictures import some_real
@@ -20,6 +20,9 @@ from kao.runs.run import Run, guided
 
 MOST = 4
 """Pictures that are taken of a folder, or of the run's own."""
+
+STEPS = 25
+"""Fewest of the way of an edit, where nobody says how many."""
 
 _HALF = 128
 _THOUSAND = 1000
@@ -59,13 +62,32 @@ class Editor:
     device: torch.device
 
     @classmethod
-    def of(cls, run: Run, config: RunConfig, denoiser: Denoiser) -> Self:
+    def of(
+        cls,
+        run: Run,
+        config: RunConfig,
+        denoiser: Denoiser,
+        *,
+        steps: int | None = None,
+        as_drawn: bool = False,
+    ) -> Self:
         """The editor of a model that is loaded.
+
+        Args:
+            run: The run.
+            config: Its configuration.
+            denoiser: Its model.
+            steps: Of the whole way; None: as many as the run draws in, or `STEPS`.
+            as_drawn: Go along the times on which the run draws, whatever they are.
 
         Raises:
             ConfigError: The grid does not fit the schedule, or as `guided`.
             CheckpointError: As `guided`.
         """
+        if not as_drawn:
+            config = _evenly(config)
+        if steps is not None:
+            config = replace(config, sampling=replace(config.sampling, steps=steps))
         return cls(
             run=run,
             config=config,
@@ -79,6 +101,21 @@ class Editor:
         """The pictures that are named, where the model is; see `choose`."""
         chosen = choose(places, self.config, seed=seed, most=most)
         return Chosen(chosen.names, chosen.images.to(self.device))
+
+
+def _evenly(config: RunConfig) -> RunConfig:
+    """The configuration with times that edits can go along.
+
+    Most edits take steps of first order, which add noise or go backwards; those want even steps,
+    and enough of them, where a solver of higher order draws best in few steps of equal log-snr.
+    "ve" has no even ones.
+    """
+    sampling = config.sampling
+    uneven = isinstance(sampling.grid, grids.LogSNR | grids.Karras)
+    if not uneven or isinstance(config.schedule, VE):
+        return config
+    steps = max(sampling.steps, STEPS)
+    return replace(config, sampling=replace(sampling, grid=grids.uniform, steps=steps))
 
 
 def choose(places: Sequence[Path], config: RunConfig, *, seed: int, most: int = MOST) -> Chosen:
