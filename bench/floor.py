@@ -6,7 +6,8 @@ Without a floor nearly pure noise counts next to nothing, and the mean of all pi
 that can be said there, is learned badly.  Every run is `faces-32` with another loss.weight.floor,
 at equal images and so at equal time; each is drawn from in two ways.  Told are two kernel distances
 to real pictures, the offset of the mean colour in grey levels, and the contrast (standard deviation
-of all values) relative to real pictures.
+of all values) relative to real pictures; and, of what the model says of noisy pictures at t = 1 and
+t = 0.9, the offset of the mean colour.
 
 A run that stands in --runs already is neither trained nor drawn from again.  Prints a line for each
 and writes bench/results/floor.json.
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pairs import REAL, SAMPLING, SIZE, features, features_of_real
+from pairs import REAL, SAMPLING, SIZE, features, real_pictures
 from torch import Tensor
 
 import kao
@@ -31,6 +32,7 @@ from kao.diffusion import DPMSolver2M, grids
 from kao.machine import describe, versions
 from kao.metrics import KernelDistance
 from kao.metrics.spaces import open_space
+from kao.pixels import to_float
 from kao.runs import Run, draw
 
 OUT = Path(__file__).parent / "results/floor.json"
@@ -39,6 +41,10 @@ WAYS = {
     "ddim, uniform, 25 steps": SAMPLING,
     "dpm++2m, log_snr, 16 steps": SamplingConfig(DPMSolver2M(), grids.LogSNR(), 16),
 }
+
+
+TIMES = (1.0, 0.9)
+ASKED = 256
 
 
 def trained(given: argparse.Namespace, floor: str, seed: int) -> Run:
@@ -67,6 +73,21 @@ def scores(
     return {**told, "offset": offset.tolist(), "contrast": contrast.item()}
 
 
+@torch.no_grad()
+def answers(run: Run, pictures: Tensor) -> dict[str, list[float]]:
+    """How far the mean colour of what is said of noisy pictures is off, in grey levels, by t."""
+    denoiser = run.denoiser().eval()
+    clean = to_float(pictures[:ASKED])
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    told = {}
+    for t in TIMES:
+        level = denoiser.schedule(torch.tensor(t, dtype=torch.float64))
+        noisy = level.alpha.float() * clean + level.sigma.float() * noise
+        said = denoiser(noisy, torch.full((len(clean),), t, dtype=torch.float64)).x0
+        told[str(t)] = (127.5 * (said - clean).mean((0, 2, 3))).tolist()
+    return told
+
+
 def main() -> None:
     """Train what is missing, score, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -79,15 +100,18 @@ def main() -> None:
     given = parser.parse_args()
 
     prepared = prepare(open_source(given.faces, size=SIZE), size=SIZE)
-    lot = torch.randperm(len(prepared), generator=torch.Generator().manual_seed(0))[:REAL]
-    pictures = torch.stack([torch.tensor(prepared.images[int(i)]) for i in lot])
-    real = {name: features_of_real(prepared, open_space(name)) for name in SPACES}
+    pictures = real_pictures(prepared)
+    real = {name: features(pictures, open_space(name)) for name in SPACES}
     rows = {}
     for floor in given.floors:
         for seed in given.seeds:
             run = trained(given, floor, seed)
             kept = run.path.with_suffix(".json")
             told = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+            if "said" not in told:
+                told["said"] = answers(run, pictures)
+                kept.write_text(json.dumps(told), encoding="utf-8")
+            print(f"floor {floor}, seed {seed}: said of noise {told['said']}", flush=True)
             for way, sampling in WAYS.items():
                 if way not in told:
                     told[way] = scores(run, sampling, real, pictures, n=given.n)

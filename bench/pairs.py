@@ -34,16 +34,17 @@ from kao.runs import Run, draw
 from kao.tracking import read_events
 
 SETTINGS: dict[str, list[str]] = {
-    "base": [],
+    "base": ["loss.weight.floor=0"],
     "plain": ["loss.weight=plain"],
-    "l1": ["loss.norm=l1"],
-    "linear": ["schedule=linear"],
+    "l1": ["loss.weight.floor=0", "loss.norm=l1"],
+    "linear": ["loss.weight.floor=0", "schedule=linear"],
     "eps-linear": ["schedule=linear", "target=eps", "loss.weight=plain"],
     "zero-snr": ["schedule=linear", "schedule.zero_terminal_snr=true", "loss.weight=plain"],
-    "moment": ["loss.times=loss_moment"],
-    "warped": ["loss.times=warped"],
+    "moment": ["loss.weight.floor=0", "loss.times=loss_moment"],
+    "warped": ["loss.weight.floor=0", "loss.times=warped"],
 }
-"""base: continuous cosine schedule, v target, min-SNR weight (gamma 5), L2, uniform times."""
+"""base: continuous cosine schedule, v target, min-SNR weight (gamma 5, without the floor that
+faces-32 has by now), L2, uniform times."""
 
 PAIRS = [
     ("cosine schedule against linear", "base", "linear"),
@@ -80,10 +81,15 @@ def features(images: Tensor, space: Wavelets) -> Tensor:
     return torch.cat([space(batch) for batch in images.split(250)])
 
 
-def features_of_real(prepared: PreparedSet, space: Wavelets) -> Tensor:
-    """Of REAL pictures of the set, the same for every bench."""
+def real_pictures(prepared: PreparedSet) -> Tensor:
+    """REAL pictures of the set, uint8 (N, 3, S, S), the same for every bench."""
     lot = torch.randperm(len(prepared), generator=torch.Generator().manual_seed(0))[:REAL]
-    return features(torch.stack([torch.tensor(prepared.images[int(i)]) for i in lot]), space)
+    return torch.stack([torch.tensor(prepared.images[int(i)]) for i in lot])
+
+
+def features_of_real(prepared: PreparedSet, space: Wavelets) -> Tensor:
+    """Of `real_pictures`."""
+    return features(real_pictures(prepared), space)
 
 
 def score(run: Run, real: Tensor, space: Wavelets, *, n: int) -> dict[str, Any]:

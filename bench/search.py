@@ -33,7 +33,13 @@ from kao.metrics import Wavelets
 from kao.runs import Run
 
 SIZE = 32
-BASE = ["optimizer.method=adamw", "optimizer.rate=1e-3", "training.batch=32", "network.width=48"]
+BASE = [
+    "optimizer.method=adamw",
+    "optimizer.rate=1e-3",
+    "training.batch=32",
+    "network.width=48",
+    "loss.weight.floor=0",
+]
 MUON = ["optimizer.method=muon", "optimizer.rate=4e-3"]
 SETTINGS: dict[str, list[str]] = {
     "base": [],

@@ -381,6 +381,15 @@ def test_the_way_to_draw_may_be_changed(kao, tiny_run, tmp_path):
     assert (others[0] == others[1]).all()
 
 
+def test_another_sampler_takes_times_that_suit_it_unless_they_are_named(kao, tiny_run, tmp_path):
+    """The small run draws by dpm++2m on steps of equal log-snr."""
+    even = ("sampling.grid=uniform", "sampling.steps=25")
+    own = ("sampling.grid=log_snr", "sampling.steps=2")
+    ways = [("--sampler", "ddim", *more) for more in ((), even, ("--steps", 25), own)]
+    plain, named, stepped, as_run = arrays(kao, tiny_run, tmp_path / "a.npz", *ways)
+    assert (plain == named).all() and (plain == stepped).all() and (plain != as_run).any()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

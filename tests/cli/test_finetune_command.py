@@ -26,8 +26,8 @@ def test_it_trains_says_what_is_kept_and_goes_on(kao, finetune, tmp_path):
     code, _, err = kao(*finetune, "--steps", 2, "--freeze", 1, "data.augment.edm=0")
     assert code == 0 and "is finished; a greater length goes on with it." in err
     _, out, _ = kao(*finetune, "--steps", 3, "--freeze", 1, "data.augment.edm=0", "--dry-run")
-    began = f"and began with {tmp_path / 'base'}: it would go on from there."
-    assert f"# {tmp_path / 'tuned'} exists, at 8 images, {began}\n" in out
+    began = f"and began with {tmp_path / 'base'}: it would go on from there, unless its 3 steps"
+    assert f"# {tmp_path / 'tuned'} exists, at 8 images, {began} are over.\n" in out
     assert "# length was '2 steps' and is '3 steps' now.\n" in out
 
 

@@ -47,8 +47,12 @@ def test_a_weight_that_bursts_near_pure_noise_is_refused(schedule, weight):
 def test_a_floor_needs_a_target_that_tells_of_the_picture_near_pure_noise():
     floored, plain = (LossConfig(weight=MinSNR(floor=floor)) for floor in (0.1, 0.0))
     told = refusal(schedule=Linear(), target=targets.eps, loss=floored)
-    assert "near pure noise" in told and "set loss.weight.floor = 0." in told
-    RunConfig(schedule=Linear(), target=targets.eps, loss=plain).check()
+    assert "near pure noise" in told and "as min_snr with a floor of 0 does." in told
+    same = LossConfig(weight=TruncatedSNR(0.1))  # at the noisy end
+    assert refusal(schedule=Linear(), target=targets.eps, loss=same) == told
+    little = LossConfig(weight=MinSNR(floor=0.003))
+    for loss in (plain, little):
+        RunConfig(schedule=Linear(), target=targets.eps, loss=loss).check()
     for target in (targets.v, targets.x0):
         RunConfig(schedule=Linear(), target=target, loss=floored).check()
 

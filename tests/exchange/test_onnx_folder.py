@@ -25,6 +25,7 @@ from kao.diffusion import (
     Cosine,
     DPMSolver2M,
     Dynamic,
+    Heun,
     Karras,
     LogSNR,
     VPCosine,
@@ -201,6 +202,9 @@ def test_a_run_that_draws_with_another_sampler_is_written_an_even_path():
     solver = SamplingConfig(sampler=DPMSolver2M(), grid=LogSNR(), steps=16)
     given = trained(config_of(VPCosine(), targets.v, sampling=solver))
     assert path_of(given) == path_of(trained(config_of(VPCosine(), targets.v)))
+    exploding = SamplingConfig(sampler=Heun(), grid=Karras(), steps=18)
+    *_, last, _ = path_of(trained(config_of(VE(), EDM(), sampling=exploding)))
+    assert last["sigma"] < 0.01
 
 
 def test_a_file_that_says_something_else_is_not_kept(monkeypatch, tmp_path, unet):

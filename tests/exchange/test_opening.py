@@ -79,11 +79,12 @@ def unreachable(monkeypatch):
 
 def test_a_folder_of_something_else_is_told_what_it_holds(tmp_path):
     assert "is an empty folder: expected " in said(tmp_path)
-    (tmp_path / "one.PNG").write_bytes(b"")
-    assert "is a folder of pictures, and not of a model: expected " in said(tmp_path)
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "one.PNG").write_bytes(b"")
+    assert f"kao finetune BASE {tmp_path} begins with one" in said(tmp_path)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "run.toml").write_text("")
-    assert f"of which one is named, as {tmp_path / 'mine'}: expected " in said(tmp_path)
+    assert said(tmp_path).endswith(f"name one of them, as {tmp_path / 'mine'}.")
 
 
 def test_a_misspelt_path_is_told_what_stands_there(tmp_path, monkeypatch):
@@ -95,8 +96,8 @@ def test_a_misspelt_path_is_told_what_stands_there(tmp_path, monkeypatch):
     assert meant in said("runs/peopel")
 
 
-@pytest.mark.parametrize("host", ["https://huggingface.co", "https://hf.co", "http://hf.co"])
-@pytest.mark.parametrize("end", ["", "/"])
+@pytest.mark.parametrize("host", ["https://huggingface.co", "huggingface.co", "http://hf.co"])
+@pytest.mark.parametrize("end", ["", "/", "/tree/main"])
 def test_the_address_of_a_page_of_the_hub_is_as_good_as_its_name(host, end, monkeypatch):
     unreachable(monkeypatch)
     address = f"{host}/google/ddpm-cifar10-32{end}"

@@ -59,7 +59,10 @@ def finetune(
     Network, schedule, target and loss are the base's unless something else is asked for; what is
     converted and what is new is said.  The same command again goes on where it stopped.
     """
+    from kao.exchange.located import plain_name
     from kao.runs import Ask
+
+    base = plain_name(base)
 
     source, recipe, overrides = split_words(words or [])
     flags: dict[str, Any] = {}

@@ -161,7 +161,10 @@ def sampling_changed(
     Raises:
         ConfigError: A change is to something else, or does not fit.
     """
+    from dataclasses import replace
+
     from kao.config import Request, dump, leaves
+    from kao.config.sampling import stepped_by
 
     flags: dict[str, Any] = {}
     if sampler is not None:
@@ -175,7 +178,10 @@ def sampling_changed(
             f"another run with it."
         )
     config = run.config
-    return run.drawing(request.over(dump(config)).sampling)
+    asked = request.over(dump(config)).sampling
+    # Grid and steps of a solver suit no sampler of first order; what is asked for goes over both.
+    way = stepped_by(asked.sampler, config.sampling, config.schedule.build())
+    return run.drawing(request.over(dump(replace(config, sampling=way))).sampling)
 
 
 def load_denoiser(run: "Run", *, weights: str = "ema") -> "Denoiser":

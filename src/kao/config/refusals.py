@@ -4,7 +4,7 @@ import torch
 
 from kao.config.finetuning import FinetuneConfig
 from kao.config.sections import EMAConfig, TrainingConfig
-from kao.diffusion import Denoiser, DiscreteSchedule, MinSNR, Weight
+from kao.diffusion import Denoiser, DiscreteSchedule, Weight
 from kao.errors import ConfigError
 from kao.training.optimizers import AdamW8bit, Muon
 from kao.training.optimizers.method import Method
@@ -12,11 +12,9 @@ from kao.training.optimizers.method import Method
 _LOUDEST = 4.0
 """Largest standard deviation of what a network may be shown unscaled."""
 
-_BURST = 1e4
-"""Largest factor by which a weight may multiply what the network is trained on."""
-
-_RAISED = 100.0
-"""The same of a floor, which is there to have the noisy end learned and not to prevail."""
+_BURST = 100.0
+"""Largest factor by which a weight may multiply what the network is trained on: more, and little
+else is learned than what it multiplies."""
 
 
 def refuse_pairs(
@@ -88,14 +86,12 @@ def refuse_bursting_weights(denoiser: Denoiser, weight: Weight | None) -> None:
     level = schedule(torch.linspace(least, float(schedule.t_max), 1000, dtype=torch.float64))
     # At the clean end a large weight meets small errors, as in the eps loss by way of x_0.
     factor = (weight(level) / denoiser.natural_weight(level)).where(level.snr < 1, 0).max().item()
-    floored = isinstance(weight, MinSNR) and weight.floor > 0
-    if factor > (_RAISED if floored else _BURST):
-        whose, instead = "the", "take the v target, or another weight"
+    if factor > _BURST:
+        whose, instead = "the", "take the v target"
         if denoiser.native is not None:
-            whose, instead = "the base's own", 'take "plain", or another weight'
-        if floored:
-            instead = "set loss.weight.floor = 0"
+            whose, instead = "the base's own", 'take loss.weight = "plain"'
         raise ConfigError(
             f"This loss.weight multiplies what the network is trained on by up to {factor:.2g}, "
-            f"near pure noise, where {whose} target says little of x_0: {instead}."
+            f"near pure noise, where {whose} target says little of x_0: {instead}, or a weight "
+            f"that falls with the snr, as min_snr with a floor of 0 does."
         )

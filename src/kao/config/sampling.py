@@ -1,11 +1,27 @@
 """[sampling]: how pictures are drawn."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kao.config.tree import component
-from kao.diffusion import DDIM, GRIDS, SAMPLERS, THRESHOLDS, Clip, Grid, Sampler, Threshold, grids
+from kao.diffusion import (
+    DDIM,
+    GRIDS,
+    SAMPLERS,
+    THRESHOLDS,
+    Clip,
+    DiscreteSchedule,
+    Grid,
+    NoiseSchedule,
+    Sampler,
+    Threshold,
+    VESchedule,
+    grids,
+)
 from kao.errors import ConfigError
+
+STEPS = 25
+"""Fewest along even times, where nobody says how many."""
 
 
 @dataclass(frozen=True)
@@ -74,3 +90,38 @@ class SamplingConfig:
     steps: int = 25
     threshold: Threshold | None = component(THRESHOLDS, Clip())
     guidance: GuidanceConfig = GuidanceConfig()
+
+
+def evenly(sampling: SamplingConfig, schedule: NoiseSchedule) -> SamplingConfig:
+    """The same along times for steps of first order: even ones, and `STEPS` of them or more.
+
+    Solvers of higher order draw best in few steps of equal log-snr, which are too coarse for these.
+    On "ve", which has no even times, the grid stays and gets as many steps; other grids stay as
+    they are.
+
+    Args:
+        sampling: How a run draws.
+        schedule: Of the run.
+    """
+    if not isinstance(sampling.grid, grids.LogSNR | grids.Karras):
+        return sampling
+    steps = max(sampling.steps, STEPS)
+    if isinstance(schedule, DiscreteSchedule):
+        steps = min(steps, int(schedule.t_max))
+    grid = sampling.grid if isinstance(schedule, VESchedule) else grids.uniform
+    return replace(sampling, grid=grid, steps=steps)
+
+
+def stepped_by(
+    sampler: Sampler, sampling: SamplingConfig, schedule: NoiseSchedule
+) -> SamplingConfig:
+    """The same by another sampler, `evenly` where that takes steps of first order and this did not.
+
+    Args:
+        sampler: Instead of the run's.
+        sampling: How the run draws.
+        schedule: Of the run.
+    """
+    lower = sampler.order < 2 <= sampling.sampler.order
+    sampling = replace(sampling, sampler=sampler)
+    return evenly(sampling, schedule) if lower else sampling

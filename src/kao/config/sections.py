@@ -1,4 +1,4 @@
-"""The tables of a configuration: one frozen dataclass each."""
+"""The tables of a configuration that need no file of their own: one frozen dataclass each."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -46,7 +46,8 @@ class MinSNR:
 
     Attributes:
         gamma: Above 0; 5 in the paper.
-        floor: From 0 to gamma; 0 in the paper, and with gamma = inf a floor of 1 is `TruncatedSNR`.
+        floor: From 0 to gamma; 0 in the paper.  `TruncatedSNR` is a floor with a gamma that no
+            level reaches.
 
     Raises:
         ConfigError: gamma is not a positive number, or the floor is out of range.

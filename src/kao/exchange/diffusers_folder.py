@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from kao.config import SamplingConfig
+from kao.config.sampling import stepped_by
 from kao.diffusion import (
     DDIM,
     EDM,
@@ -165,7 +166,7 @@ def one_later(first_layer: Tensor, *, endpoint: bool) -> Tensor:
 def page(trained: Trained, made: Pipeline) -> str:
     """The README of the folder."""
     config = trained.config
-    steps = config.sampling.steps
+    steps = stepped_by(DDIM(), config.sampling, trained.schedule).steps
     notes = "".join(f"\n* {note}" for note in made.notes)
     return f"""\
 # {plain(trained.name)}

@@ -24,7 +24,9 @@ WEIGHTS = "diffusion_pytorch_model"
 _FOLDERS = ("", "unet/", "transformer/")
 _OF_PATHS = (".", "~", "/")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-_HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)/?")
+_HUB_PAGE = re.compile(
+    r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)(?:/tree/main)?/?"
+)
 _ONLINE = "look at the connection, or name a folder or a file that is on this machine"
 
 
@@ -92,8 +94,7 @@ def locate(name: str, *, revision: str | None = None, weights: str = "auto") -> 
             f"There is no folder or file {name}{_near(path)}: look at the spelling (you are in "
             f"{Path.cwd()})."
         )
-    if page := _HUB_PAGE.fullmatch(name):
-        name = page[1]
+    name = plain_name(name)
     if _HUB_NAME.fullmatch(name) is None:
         raise CheckpointError(
             f"There is no folder or file {name}{_near(path)}, and it is no name of the hub either, "
@@ -103,11 +104,18 @@ def locate(name: str, *, revision: str | None = None, weights: str = "auto") -> 
     return Source(_fetched(name, revision, weights), origin, weights)
 
 
+def plain_name(name: str) -> str:
+    """A name as it is kept: owner/name where it is the address of a page of the hub."""
+    page = _HUB_PAGE.fullmatch(name)
+    return page[1] if page else name
+
+
 def _near(path: Path) -> str:
     """What stands where a path would be and was probably meant, as words to add to a message."""
-    if not path.parent.is_dir():
+    try:
+        return near_miss(path.name, [file.name for file in path.parent.iterdir()])
+    except OSError:  # there is no such folder, or it cannot be read
         return ""
-    return near_miss(path.name, (file.name for file in path.parent.iterdir()))
 
 
 def path_of(name: str) -> Path:

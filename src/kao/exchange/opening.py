@@ -21,6 +21,10 @@ FORMATS: Mapping[str, Format] = {
 """Formats that are read, in the order in which a source is held against them."""
 
 
+RUN = "run.toml"
+"""The file that every run and every checkpoint has."""
+
+
 def import_model(
     name: str,
     *,
@@ -46,9 +50,7 @@ def import_model(
     """
     source = locate(name, revision=revision, weights=weights)
     pushed = (source.path / own.FILE).is_file()  # with the run.toml that it was made by
-    if not pushed and (
-        source.table("card.json") is not None or (source.path / "run.toml").is_file()
-    ):
+    if not pushed and (source.table("card.json") is not None or (source.path / RUN).is_file()):
         raise CheckpointError(
             f"{name} is a kao run already, or one of its checkpoints: name it as it is, as in "
             f"`kao sample RUN` or `kao finetune RUN FACES`."
@@ -84,9 +86,27 @@ def recognised(source: Source) -> Format:
             f"{source.origin} is a file of weights alone, and what they are of stands in the "
             f"{CONFIG} beside it: name its folder, {whole}."
         )
-    met = _met(source)
+    _refuse_own(source)
     known = "; ".join(format_.says for format_ in FORMATS.values())
-    raise CheckpointError(f"{source.origin} is {met}: expected {known}.")
+    raise CheckpointError(f"{source.origin} is {_met(source)}: expected {known}.")
+
+
+def _refuse_own(source: Source) -> None:
+    """Raise a CheckpointError for a folder of runs, of checkpoints or of pictures."""
+    if not source.path.is_dir():
+        return
+    name, inside = source.origin, sorted(source.path.iterdir())
+    if own := [file for file in inside if (file / RUN).is_file()]:
+        raise CheckpointError(
+            f"{name} is a folder of kao runs or checkpoints: name one of them, as {own[-1]}."
+        )
+    # In classes too, a folder each.
+    files = [*inside, *(file for folder in inside if folder.is_dir() for file in folder.iterdir())]
+    if any(file.suffix.lower() in EXTENSIONS for file in files):
+        raise CheckpointError(
+            f"{name} is a folder of pictures, and a trained model is expected in its place: kao "
+            f"finetune BASE {name} begins with one, and kao train {name} with none."
+        )
 
 
 def _met(source: Source) -> str:
@@ -95,11 +115,5 @@ def _met(source: Source) -> str:
         return "a file of no format that is read"
     if (kind := class_name(source)) is not None:
         return f"a {kind}, which no network here is"
-    inside = list(source.path.iterdir())
-    if not inside:
-        return "an empty folder"
-    if runs := [file for file in inside if (file / "run.toml").is_file()]:
-        return f"a folder of kao runs or checkpoints, of which one is named, as {max(runs)}"
-    if any(file.suffix.lower() in EXTENSIONS for file in inside):
-        return "a folder of pictures, and not of a model"
-    return "a folder of no format that is read"
+    empty = not any(source.path.iterdir())
+    return "an empty folder" if empty else "a folder of no format that is read"

@@ -16,12 +16,10 @@ import torch
 from torch import Tensor
 
 from kao.config import dump
+from kao.config.sampling import STEPS, stepped_by
 from kao.diffusion import DDIM, Clip, DiscreteSchedule, Dynamic, Threshold, VESchedule, grids
 from kao.errors import ConfigError
 from kao.exchange.trained import Trained
-
-STEPS = 25
-"""Of the path that is written, where the chain is as long."""
 
 _DISCRETE = "t - 1: the step of the chain, counted from 0"
 _EXPLODING = "250 ln(sigma)"
@@ -32,7 +30,7 @@ def path_of(trained: Trained, steps: int = STEPS) -> list[dict[str, float]]:
     """The levels of a path from noise to a picture, noisiest first.
 
     Args:
-        trained: Whose schedule and target, and grid if it draws with DDIM itself.
+        trained: Whose schedule and target, and grid where DDIM can go along it.
         steps: At most; a shorter chain takes one step a level.
 
     Returns:
@@ -105,11 +103,10 @@ def limited(threshold: Threshold | None) -> str:
 
 
 def _times(trained: Trained, steps: int) -> Tensor:
-    """The run's own grid; an even one where that is another sampler's, or of so many steps only."""
-    if not isinstance(trained.config.sampling.sampler, DDIM):
-        return grids.uniform(trained.schedule, steps)
+    """The run's own grid; an even one where that is a solver's, or made for so many steps only."""
+    sampling = stepped_by(DDIM(), trained.config.sampling, trained.schedule)
     try:
-        return trained.config.sampling.grid(trained.schedule, steps)
+        return sampling.grid(trained.schedule, steps)
     except ConfigError:
         return grids.uniform(trained.schedule, steps)
 

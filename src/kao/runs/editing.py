@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from kao.config import RunConfig
+from kao.config.sampling import evenly
 from kao.data.pictures import EXTENSIONS, Crop, decode, fit
 from kao.data.storage import Folder, Storage, find
-from kao.diffusion import VE, Denoise, Denoiser, DiscreteSchedule, NoiseSchedule, grids
+from kao.diffusion import Denoise, Denoiser, DiscreteSchedule, NoiseSchedule
 from kao.errors import ConfigError, DataError
 from kao.pixels import to_float
 from kao.runs.pictures import some_real
@@ -20,9 +21,6 @@ from kao.runs.run import Run, guided
 
 MOST = 4
 """Pictures that are taken of a folder, or of the run's own."""
-
-STEPS = 25
-"""Fewest of the way of an edit, where nobody says how many."""
 
 _HALF = 128
 _THOUSAND = 1000
@@ -77,17 +75,19 @@ class Editor:
             run: The run.
             config: Its configuration.
             denoiser: Its model.
-            steps: Of the whole way; None: as many as the run draws in, or `STEPS`.
+            steps: Of the whole way; None: see `evenly`.
             as_drawn: Go along the times on which the run draws, whatever they are.
 
         Raises:
             ConfigError: The grid does not fit the schedule, or as `guided`.
             CheckpointError: As `guided`.
         """
+        sampling = config.sampling
         if not as_drawn:
-            config = _evenly(config)
+            sampling = evenly(sampling, denoiser.schedule)
         if steps is not None:
-            config = replace(config, sampling=replace(config.sampling, steps=steps))
+            sampling = replace(sampling, steps=steps)
+        config = replace(config, sampling=sampling)
         return cls(
             run=run,
             config=config,
@@ -101,21 +101,6 @@ class Editor:
         """The pictures that are named, where the model is; see `choose`."""
         chosen = choose(places, self.config, seed=seed, most=most)
         return Chosen(chosen.names, chosen.images.to(self.device))
-
-
-def _evenly(config: RunConfig) -> RunConfig:
-    """The configuration with times that edits can go along.
-
-    Most edits take steps of first order, which add noise or go backwards; those want even steps,
-    and enough of them, where a solver of higher order draws best in few steps of equal log-snr.
-    "ve" has no even ones.
-    """
-    sampling = config.sampling
-    uneven = isinstance(sampling.grid, grids.LogSNR | grids.Karras)
-    if not uneven or isinstance(config.schedule, VE):
-        return config
-    steps = max(sampling.steps, STEPS)
-    return replace(config, sampling=replace(sampling, grid=grids.uniform, steps=steps))
 
 
 def choose(places: Sequence[Path], config: RunConfig, *, seed: int, most: int = MOST) -> Chosen:

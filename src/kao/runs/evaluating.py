@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kao.config import RunConfig
+from kao.config.sampling import stepped_by
 from kao.data.pictures import Crop
 from kao.data.split import held_out_count, split
 from kao.errors import CheckpointError, DataError
@@ -68,11 +69,13 @@ def drawing_config(run: Run, protocol: Protocol) -> RunConfig:
         ConfigError: The schedule of the run cannot be walked that way; or as `Run.drawing`.
         CheckpointError: As `Run.drawing`.
     """
-    own = run.config.sampling
+    config = run.config
+    own = config.sampling
+    if protocol.sampler is not None:
+        own = stepped_by(protocol.sampler, own, config.schedule.build())
     return run.drawing(
         replace(
             own,
-            sampler=protocol.sampler or own.sampler,
             grid=protocol.grid or own.grid,
             steps=protocol.steps or own.steps,
         )

@@ -255,7 +255,11 @@ def _standing(ask: Ask) -> list[str]:
         return [f"{ask.branch} would begin with what {ask.run} has learned in {images:,} images."]
     base = Run.open(ask.run).config.finetune.base
     began = f", and began with {base}" if base else ""
-    return [f"{ask.run} exists, at {images:,} images{began}: it would go on from there."]
+    length = taken_up(ask)[0].length
+    return [
+        f"{ask.run} exists, at {images:,} images{began}: it would go on from there, unless its "
+        f"{length} are over."
+    ]
 
 
 def _sibling(ask: Ask) -> list[str]:
