@@ -106,7 +106,7 @@ def main() -> None:
     for floor in given.floors:
         for seed in given.seeds:
             run = trained(given, floor, seed)
-            kept = run.path.with_suffix(".json")
+            kept = run.path.with_name(f"{run.path.name}.json")
             told = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
             if "said" not in told:
                 told["said"] = answers(run, pictures)
