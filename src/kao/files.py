@@ -1,5 +1,6 @@
 """Files and folders: where the cache is, and writing so that a thing is whole or absent."""
 
+import difflib
 import errno
 import os
 import shutil
@@ -193,3 +194,13 @@ def save_npz(path: Path, array: Any) -> None:
     # Given a name, NumPy would add ".npz" where it is missing.
     with new_file(path) as beside, beside.open("wb") as file:
         np.savez_compressed(file, array)
+
+
+def near_path(path: Path) -> str:
+    """What stands where a path would be and was probably meant, as words to add to a message."""
+    try:
+        names = [file.name for file in path.parent.iterdir()]
+    except OSError:  # there is no such folder, or it cannot be read
+        return ""
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return f' (did you mean "{path.with_name(near[0])}"?)' if near else ""

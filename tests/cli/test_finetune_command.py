@@ -17,7 +17,7 @@ def finetune(tiny_run, tmp_path):
 def test_it_trains_says_what_is_kept_and_goes_on(kao, finetune, tmp_path):
     code, out, err = kao(*finetune, "--steps", 2, "--freeze", 1, "data.augment.edm=0")
     assert (code, out) == (0, "")
-    assert "Beginning with" in err and "weights of the base are kept as they are." in err
+    assert "Beginning with" in err and "weights begin as the base has them." in err
     assert "Chosen for 12 pictures" in err and "network.dropout = 0.3" in err
     assert ", 0.5 of the base's rate" in err
     assert "Finished at 8 images" in err
@@ -49,7 +49,7 @@ def test_a_dry_run_prints_what_would_be_run_and_writes_nothing(kao, finetune, tm
     assert 'new = [\n    "augmented.weight",\n]' in out
     for said in ("# Beginning with ", "# Chosen for 12 pictures", "# The network is told what was"):
         assert said in out
-    assert " weights of the base are kept as they are.\n" in out
+    assert " weights begin as the base has them.\n" in out
     assert not (tmp_path / "tuned").exists()
 
 

@@ -7,7 +7,7 @@ def test_a_dry_run_writes_what_would_be_pushed(kao, tiny_run, tmp_path):
     code, out, err = kao("push", tiny_run, "me/faces", "--dry-run", tmp_path / "look")
     assert (code, out) == (0, "") and "nothing was" in err and "--data-licence" in err
     assert "# faces" in (tmp_path / "look" / "README.md").read_text()
-    assert "nothing in it for diffusers. " in err
+    assert "diffusers cannot load it: " in err
 
 
 def test_swapped_arguments_are_told(refused, tiny_run):

@@ -306,8 +306,8 @@ def test_the_pyramid_is_kept_for_the_way_up():
         (
             {"attention": (8, 5)},
             16,
-            "network.attention names the size 5, which no level has at data.size = 16: the "
-            "feature maps are [16, 8] pixels wide.",
+            "network.attention names the size 5, which no level has at data.size = 16: choose of "
+            "the feature maps, which are [16, 8] pixels wide.",
         ),
         ({"heads": 3}, 16, "network.heads = 3 must divide the 16 channels at size 8: change heads"),
         ({"heads": 16, "attention": (16,)}, 16, "must divide the 8 channels at size 16"),

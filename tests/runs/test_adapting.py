@@ -218,4 +218,4 @@ def test_what_a_base_is_and_how_classes_are_told_is_no_reason_for_a_misfit():
 def test_it_says_how_much_is_kept():
     *_, fitted = tuned(config(), config())
     count = sum(p.numel() for p in config().build_denoiser("meta").parameters())
-    assert fitted.notes == [f"{count:,} weights of the base are kept as they are."]
+    assert fitted.notes == [f"{count:,} weights begin as the base has them."]

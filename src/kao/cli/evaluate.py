@@ -89,9 +89,8 @@ def evaluate(
 
     The floor is what other real pictures score, so the best that a model can do.  A run is scored
     from its newest checkpoint, and the scores are kept in RUN/evaluations/ with the protocol they
-    were measured by.  Runs draw without saying of which class a picture is, so scores for each
-    class are there for folders and prepared sets alone.  Started by torchrun, the processes share
-    the work.
+    were measured by.  Classes that have 50 pictures, drawn and real, have scores of their own.
+    Started by torchrun, the processes share the work.
     """
     from kao.cli.console import Bars, bar, say
     from kao.cli.outputs import Output, check_outputs

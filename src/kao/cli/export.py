@@ -26,10 +26,10 @@ def export(
     Example: kao export runs/mine --to safetensors --out mine.safetensors
 
     diffusers: a folder that DDIMPipeline and DDPMPipeline load, of a U-Net on a variance-preserving
-    schedule, trained with network.stem=1: faces-32 and its like fold their pictures, and diffusers
-    cannot.  safetensors: one file with the weights and the whole configuration, which kao import
-    reads back.  onnx: a folder with the network, held against torch, and a page with a program
-    that draws with it.
+    schedule, such as anime-64.  faces-32 and its like fold their pictures, which diffusers cannot;
+    docs/weights.md has the keys to train them without.  safetensors: one file with the weights and
+    the whole configuration, which kao import reads back.  onnx: a folder with the network, held
+    against torch, and a page with a program that draws with it.
     """
     from kao.cli.console import say
     from kao.cli.outputs import Output, check_outputs, refuse_filled
@@ -46,6 +46,8 @@ def export(
     opened = Run.open(run)
     check_outputs(Output("--out", out, form.what, form.ending))
     refuse_filled("--out", out)
+    if to == "onnx":
+        say("Writing the network and holding it against torch, which may take a minute.")
     for note in form.write(trained(opened, weights=weights), out):
         say(note)
     say(f"{form.what} is in {out}")

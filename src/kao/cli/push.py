@@ -96,4 +96,4 @@ def _say_left_out(facts: "Facts") -> None:
     from kao.cli.console import say
 
     if isinstance(facts.diffusers, str):
-        say(f"There is nothing in it for diffusers. {facts.diffusers}")
+        say(f"diffusers cannot load it: {facts.diffusers}")

@@ -259,17 +259,20 @@ def write_config(
         "skip_scale": 1.0,
         "input_pyramid": False,
     }
-    for key, value in plain.items():
-        if getattr(network, key) != value:
-            raise _missing(key, getattr(network, key), repr(value))
+    missing = {key: str(value) for key, value in plain.items() if getattr(network, key) != value}
     if network.embedding == "fourier":
-        raise _missing("embedding", network.embedding, '"ddpm" or "adm"')
+        missing["embedding"] = "ddpm or adm"
     if network.resample == "projected":
-        raise _missing("resample", network.resample, '"conv", "conv_right" or "residual"')
+        missing["resample"] = "conv, conv_right or residual"
     if len(groups := norm_groups(network, size=size)) > 1:
-        raise _missing("groups", network.groups, f"one number of groups everywhere: {min(groups)}")
-    residual = network.resample == "residual"
+        missing["groups"] = f"{min(groups)}, which all widths can have"
     attends = [side in network.attention for side in network.sizes(size)]
+    widths = _attending_widths(network, attends)
+    if network.heads > 1 and len(widths) > 1:
+        missing["heads"] = "1, or network.head_width in its place"
+    if missing:
+        raise ConfigError(_no_place(network, missing))
+    residual = network.resample == "residual"
     without = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D")
     down, up = without if residual else ("DownBlock2D", "UpBlock2D")
     kind = "resnet" if residual else "conv"
@@ -293,7 +296,7 @@ def write_config(
         "upsample_type": kind,
         "dropout": network.dropout,
         "act_fn": "silu",
-        "attention_head_dim": _head_width(network, attends),
+        "attention_head_dim": _head_width(network, widths),
         "norm_num_groups": min(groups),
         "attn_norm_num_groups": min(groups),
         "norm_eps": network.norm_eps,
@@ -304,19 +307,22 @@ def write_config(
     }
 
 
-def _head_width(network: UNetConfig, attends: list[bool]) -> int | None:
-    """Channels of a head, which UNet2DModel counts heads by; None: one head of all channels."""
-    if network.head_width:
-        return network.head_width
-    if network.heads == 1:
-        return None
+def _attending_widths(network: UNetConfig, attends: list[bool]) -> set[int]:
+    """Channels of the levels that have attention."""
     pairs = zip(network.levels, attends, strict=True)
     widths = {network.width * multiple for multiple, here in pairs if here}
     if network.middle_attention:
         widths.add(network.width * network.levels[-1])
-    if len(widths) > 1:
-        raise _missing("heads", network.heads, "network.head_width, or one head")
-    return next(iter(widths)) // network.heads if widths else None
+    return widths
+
+
+def _head_width(network: UNetConfig, widths: set[int]) -> int | None:
+    """Channels of a head, which UNet2DModel counts heads by; None: one head of all channels."""
+    if network.head_width:
+        return network.head_width
+    if network.heads == 1 or not widths:
+        return None
+    return min(widths) // network.heads
 
 
 def _or(values: Iterable[Any]) -> str:
@@ -330,9 +336,13 @@ def _refused(key: str, value: Any, expected: str) -> ConfigError:
     )
 
 
-def _missing(key: str, value: Any, expected: str) -> ConfigError:
-    """An error for an option of ours that is missing there."""
-    return ConfigError(
-        f"network.{key} = {value!r} has no place in diffusers' {CLASS}, which has {expected}: "
-        f"choose another form to export to, or train with that."
+def _no_place(network: UNetConfig, missing: Mapping[str, str]) -> str:
+    """What is said of options of ours that are missing there, with what there is, by their keys."""
+    told = "; ".join(
+        f"network.{key} = {getattr(network, key)} (there: {value})"
+        for key, value in missing.items()
+    )
+    return (
+        f"diffusers' {CLASS} has no place for {told}: choose another form to export to, or train "
+        f"with what there is."
     )

@@ -15,7 +15,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from kao.errors import CheckpointError, MissingExtraError, near_miss
+from kao.errors import CheckpointError, MissingExtraError
+from kao.files import near_path
 
 _TOLD = ("*.json", "README.md")
 WEIGHTS = "diffusion_pytorch_model"
@@ -91,14 +92,14 @@ def locate(name: str, *, revision: str | None = None, weights: str = "auto") -> 
         return Source(path, name, weights)
     if name.startswith(_OF_PATHS):
         raise CheckpointError(
-            f"There is no folder or file {name}{_near(path)}: look at the spelling (you are in "
+            f"There is no folder or file {name}{near_path(path)}: look at the spelling (you are in "
             f"{Path.cwd()})."
         )
     name = plain_name(name)
     if _HUB_NAME.fullmatch(name) is None:
         raise CheckpointError(
-            f"There is no folder or file {name}{_near(path)}, and it is no name of the hub either, "
-            f"which would be owner/name: look at the spelling (you are in {Path.cwd()})."
+            f"There is no folder or file {name}{near_path(path)}, and it is no name of the hub "
+            f"either, which would be owner/name: look at the spelling (you are in {Path.cwd()})."
         )
     origin = name if revision is None else f"{name}@{revision}"
     return Source(_fetched(name, revision, weights), origin, weights)
@@ -108,14 +109,6 @@ def plain_name(name: str) -> str:
     """A name as it is kept: owner/name where it is the address of a page of the hub."""
     page = _HUB_PAGE.fullmatch(name)
     return page[1] if page else name
-
-
-def _near(path: Path) -> str:
-    """What stands where a path would be and was probably meant, as words to add to a message."""
-    try:
-        return near_miss(path.name, [file.name for file in path.parent.iterdir()])
-    except OSError:  # there is no such folder, or it cannot be read
-        return ""
 
 
 def path_of(name: str) -> Path:
@@ -145,7 +138,7 @@ def _fetched(name: str, revision: str | None, weights: str) -> Path:
         raise MissingExtraError(
             "huggingface_hub", extra="hub", purpose=f"fetch {name}, which is on no disk here,"
         ) from error
-    at, near = "" if revision is None else f' at revision "{revision}"', _near(Path(name))
+    at, near = "" if revision is None else f' at revision "{revision}"', near_path(Path(name))
     try:
         # The same weights often lie there twice, and pickles are the worse of the two.
         for ending in ("safetensors", "bin"):
@@ -176,7 +169,8 @@ def _fetched(name: str, revision: str | None, weights: str) -> Path:
         ) from error
     except errors.LocalEntryNotFoundError as error:
         raise CheckpointError(
-            f"{name}{at} is not on this machine{near} and the hub cannot be reached: {_ONLINE}."
+            f"There is no folder or file {name} here{near}, and the hub cannot be reached to look "
+            f"for a model of that name{at}: {_ONLINE}."
         ) from error
     # The client has changed the library that it asks with: what that raises is its error's base.
     except (errors.HFValidationError, OSError, *errors.HfHubHTTPError.__bases__) as error:

@@ -87,7 +87,7 @@ def recognised(source: Source) -> Format:
             f"{CONFIG} beside it: name its folder, {whole}."
         )
     _refuse_own(source)
-    known = "; ".join(format_.says for format_ in FORMATS.values())
+    known = "; ".join(["a run of kao", *(format_.says for format_ in FORMATS.values())])
     raise CheckpointError(f"{source.origin} is {_met(source)}: expected {known}.")
 
 

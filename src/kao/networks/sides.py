@@ -60,5 +60,5 @@ def check_sizes(size: int, *, stem: int, levels: Sequence[int], attention: Seque
     if unused := [side for side in attention if side not in sizes]:
         raise ConfigError(
             f"network.attention names the size {unused[0]}, which no level has at data.size = "
-            f"{size}: the feature maps are {sizes} pixels wide."
+            f"{size}: choose of the feature maps, which are {sizes} pixels wide."
         )

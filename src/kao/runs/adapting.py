@@ -93,7 +93,7 @@ def adapted(weights: Mapping[str, Tensor], *, there: RunConfig, now: RunConfig) 
         raise ConfigError(_refusal(misfit, there, now))
     notes += _unlearned(now)
     kept = sum(value.numel() for name, value in result.items() if name[len(_NETWORK) :] not in new)
-    notes.insert(0, f"{kept:,} weights of the base are kept as they are.")
+    notes.insert(0, f"{kept:,} weights begin as the base has them.")
     return Adapted(result, tuple(new), notes)
 
 
@@ -237,6 +237,8 @@ _FITTED = (
     "conditions.counts",
     "conditions.drop",
     "conditions.names",
+    "data.augment.",
+    "network.dropout",
 )
 """Keys that shape a network, or nearly, and are no reason why weights of a base do not fit it."""
 

@@ -20,6 +20,8 @@ from kao.data.sources import SOURCES
 from kao.diffusion import grids
 from kao.errors import ConfigError, KaoError
 from kao.networks import EDM2Config, UNetConfig
+from kao.networks.cost import parameters
+from kao.networks.selecting import choose
 from kao.runs.adapting import adapted
 from kao.runs.ask import Ask
 from kao.runs.bases import Base, open_base
@@ -125,7 +127,8 @@ def begun(config: RunConfig, base: Base, ask: Ask, *, trained: int) -> Beginning
         f"Beginning with {base.origin}.",
         *_conversions(config, base),
         *told,
-        *_slower(config, base),
+        *_rate(config, base),
+        *_learning(config),
         *chosen,
     ]
     return Beginning(config, weights, plan)
@@ -143,7 +146,8 @@ def refuse_misplaced(ask: Ask) -> None:
             f"{ask.source} is a trained model, and pictures are expected in its place: the base "
             f"comes first, as in kao finetune {ask.source} {base}."
         )
-    if base.partition(":")[0] in SOURCES and not Path(base).exists():
+    named = base.partition(":")[0] in SOURCES and not Path(base).exists()
+    if named or base.lower().endswith(".zip"):
         raise ConfigError(
             f"{base} names pictures, and a trained model comes first: kao finetune BASE {base}."
         )
@@ -281,15 +285,37 @@ def _with_a_grid(config: RunConfig, there: RunConfig) -> RunConfig:
     return replace(config, sampling=replace(sampling, grid=grids.uniform))
 
 
-def _slower(config: RunConfig, base: Base) -> list[str]:
-    """A sentence on the learning rate, where it is the share of the base's that is chosen."""
+def _rate(config: RunConfig, base: Base) -> list[str]:
+    """A sentence on the learning rate, where it is the one that is chosen for a base."""
     rate, there = config.optimizer.rate, base.config.optimizer.rate
-    if not base.trained or rate != RATE * there:
+    if rate != (RATE * there if base.trained else there):
         return []
+    if not base.trained:
+        return [
+            f"It learns by AdamW at {rate:g}, since nobody knows how the base was trained: "
+            f"optimizer.rate sets another."
+        ]
     return [
         f"It learns at {rate:g}, {RATE:g} of the base's rate, since its weights are to be changed "
         f"and not made: optimizer.rate sets another."
     ]
+
+
+def _learning(config: RunConfig) -> list[str]:
+    """A sentence on how much of the network learns, where that is not all."""
+    tuned = config.finetune
+    if tuned.train == "all" and tuned.freeze == 0:
+        return []
+    network = config.build_denoiser("meta").network
+    choose(network, tuned.train, freeze=tuned.freeze, new=tuned.new)
+    learning = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    what = {
+        "all": "all",
+        "norms_attention": "norms and attention",
+        "lora": f"adapters of rank {tuned.rank}",
+    }[tuned.train]
+    behind = f", behind the first {tuned.freeze} blocks" if tuned.freeze else ""
+    return [f"{learning:,} of {parameters(network):,} weights learn: {what}{behind}."]
 
 
 def _conversions(config: RunConfig, base: Base) -> list[str]:

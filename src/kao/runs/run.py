@@ -15,6 +15,7 @@ from kao.config.run import CHANNELS
 from kao.diffusion import Ancestral, Denoise, Denoiser, Guided, Times, grids, sample, seeds_of
 from kao.diffusion.guidance import Conditioned
 from kao.errors import CheckpointError, ConfigError
+from kao.files import near_path
 from kao.machine import device as best_device
 from kao.networks import Conditions
 from kao.networks.lora import merged
@@ -58,8 +59,10 @@ class Run:
         """
         path = Path(path)
         if not path.is_dir():
+            what = f"{path} is a file and no" if path.is_file() else "There is no"
+            where = "" if path.is_file() else f" {path}{near_path(path)}"
             raise CheckpointError(
-                f"There is no run directory {path}: give the folder that `kao train --run` wrote."
+                f"{what} run directory{where}: give the folder that `kao train --run` wrote."
             )
         if not (path / CONFIG).is_file():
             raise CheckpointError(
