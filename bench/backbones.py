@@ -199,7 +199,8 @@ def main() -> None:
     about = {"date": date.today().isoformat(), "machine": describe(), "versions": versions()}
     told = {**about, **given.do(given)}
     before = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
-    text = json.dumps({**before, given.part: told}, indent=2)
+    part = f"quality, {given.images} images" if given.part == "quality" else given.part
+    text = json.dumps({**before, part: told}, indent=2)
     OUT.write_text(text + "\n", encoding="utf-8")
 
 
