@@ -20,6 +20,7 @@ def test_it_trains_says_what_is_kept_and_goes_on(kao, finetune, tmp_path):
     assert "Beginning with" in err and "weights begin as the base has them." in err
     assert "Chosen for 12 pictures" in err and "network.dropout = 0.3" in err
     assert ", 0.5 of the base's rate" in err
+    assert " weights learn: those behind the first block.\n" in err
     assert "Finished at 8 images" in err
     tuned = Run.open(tmp_path / "tuned").config
     assert (tuned.finetune.base, tuned.finetune.freeze) == (str(tmp_path / "base"), 1)
@@ -29,6 +30,22 @@ def test_it_trains_says_what_is_kept_and_goes_on(kao, finetune, tmp_path):
     began = f"and began with {tmp_path / 'base'}: it would go on from there, unless its 3 steps"
     assert f"# {tmp_path / 'tuned'} exists, at 8 images, {began} are over.\n" in out
     assert "# length was '2 steps' and is '3 steps' now.\n" in out
+
+
+def test_what_learns_is_counted(kao, finetune):
+    _, out, _ = kao(*finetune, "--steps", 2, "--train", "lora", "--dry-run")
+    (told,) = (line for line in out.splitlines() if line.endswith(": adapters of rank 8."))
+    learning, total = (int(word) for word in told.replace(",", "").split() if word.isdecimal())
+    assert 0 < learning < total / 4
+    _, out, _ = kao(*finetune, "--steps", 2, "--dry-run")
+    assert " weights learn" not in out
+
+
+def test_an_imported_base_has_a_rate_of_its_own(kao, finetune, tmp_path):
+    file = tmp_path / "base.safetensors"
+    assert kao("export", finetune[1], "--to", "safetensors", "--out", file)[0] == 0
+    _, out, _ = kao("finetune", file, *finetune[2:], "--steps", 2, "--dry-run")
+    assert "# It learns by AdamW at 0.0001, since nobody knows how the base was trained" in out
 
 
 def test_a_rate_that_is_asked_for_is_not_explained(kao, finetune):
@@ -50,6 +67,7 @@ def test_a_dry_run_prints_what_would_be_run_and_writes_nothing(kao, finetune, tm
     for said in ("# Beginning with ", "# Chosen for 12 pictures", "# The network is told what was"):
         assert said in out
     assert " weights begin as the base has them.\n" in out
+    assert " weights learn: norms and attention.\n" in out
     assert not (tmp_path / "tuned").exists()
 
 

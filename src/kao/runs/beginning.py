@@ -310,11 +310,12 @@ def _learning(config: RunConfig) -> list[str]:
     choose(network, tuned.train, freeze=tuned.freeze, new=tuned.new)
     learning = sum(p.numel() for p in network.parameters() if p.requires_grad)
     what = {
-        "all": "all",
+        "all": "those",
         "norms_attention": "norms and attention",
         "lora": f"adapters of rank {tuned.rank}",
     }[tuned.train]
-    behind = f", behind the first {tuned.freeze} blocks" if tuned.freeze else ""
+    first = "block" if tuned.freeze == 1 else f"{tuned.freeze} blocks"
+    behind = f" behind the first {first}" if tuned.freeze else ""
     return [f"{learning:,} of {parameters(network):,} weights learn: {what}{behind}."]
 
 
