@@ -45,7 +45,7 @@ def test_an_imported_base_has_a_rate_of_its_own(kao, finetune, tmp_path):
     file = tmp_path / "base.safetensors"
     assert kao("export", finetune[1], "--to", "safetensors", "--out", file)[0] == 0
     _, out, _ = kao("finetune", file, *finetune[2:], "--steps", 2, "--dry-run")
-    assert "# It learns by AdamW at 0.0001, since nobody knows how the base was trained" in out
+    assert "# It learns by adamw at 0.0001, since nobody knows how the base was trained" in out
 
 
 def test_a_rate_that_is_asked_for_is_not_explained(kao, finetune):

@@ -46,8 +46,8 @@ def export(
     opened = Run.open(run)
     check_outputs(Output("--out", out, form.what, form.ending))
     refuse_filled("--out", out)
-    if to == "onnx":
-        say("Writing the network and holding it against torch, which may take a minute.")
+    if form.slow:
+        say(form.slow)
     for note in form.write(trained(opened, weights=weights), out):
         say(note)
     say(f"{form.what} is in {out}")

@@ -63,7 +63,6 @@ def finetune(
     from kao.runs import Ask
 
     base = plain_name(base)
-
     source, recipe, overrides = split_words(words or [])
     flags: dict[str, Any] = {}
     if size is not None:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from kao.data.pictures import EXTENSIONS
-from kao.errors import CheckpointError, ConfigError, near_miss
+from kao.data.storage import RUN, find
+from kao.errors import CheckpointError, ConfigError, DataError, near_miss
 from kao.exchange import diffusers_dit, diffusers_unet, lucidrains, openai, own
 from kao.exchange.diffusers_files import CONFIG, INDEX, class_name
 from kao.exchange.formats import Facts, Format
@@ -19,10 +19,6 @@ FORMATS: Mapping[str, Format] = {
     "openai": openai.FORMAT,
 }
 """Formats that are read, in the order in which a source is held against them."""
-
-
-RUN = "run.toml"
-"""The file that every run and every checkpoint has."""
 
 
 def import_model(
@@ -76,6 +72,8 @@ def recognised(source: Source) -> Format:
     Raises:
         CheckpointError: It is of none that is known.
     """
+    if source.path.suffix.lower() == ".zip":  # as files of torch are, too, by another name
+        _refuse_pictures(source)
     for format_ in FORMATS.values():
         if format_.recognises(source):
             return format_
@@ -86,26 +84,33 @@ def recognised(source: Source) -> Format:
             f"{source.origin} is a file of weights alone, and what they are of stands in the "
             f"{CONFIG} beside it: name its folder, {whole}."
         )
-    _refuse_own(source)
+    _refuse_runs(source)
+    _refuse_pictures(source)
     known = "; ".join(["a run of kao", *(format_.says for format_ in FORMATS.values())])
     raise CheckpointError(f"{source.origin} is {_met(source)}: expected {known}.")
 
 
-def _refuse_own(source: Source) -> None:
-    """Raise a CheckpointError for a folder of runs, of checkpoints or of pictures."""
-    if not source.path.is_dir():
-        return
-    name, inside = source.origin, sorted(source.path.iterdir())
+def _refuse_runs(source: Source) -> None:
+    """Raise a CheckpointError for a folder of runs or of checkpoints."""
+    inside = sorted(source.path.iterdir()) if source.path.is_dir() else []
     if own := [file for file in inside if (file / RUN).is_file()]:
         raise CheckpointError(
-            f"{name} is a folder of kao runs or checkpoints: name one of them, as {own[-1]}."
+            f"{source.origin} is a folder of kao runs or checkpoints: name one of them, as "
+            f"{own[-1]}."
         )
-    # In classes too, a folder each.
-    files = [*inside, *(file for folder in inside if folder.is_dir() for file in folder.iterdir())]
-    if any(file.suffix.lower() in EXTENSIONS for file in files):
+
+
+def _refuse_pictures(source: Source) -> None:
+    """Raise a CheckpointError for a folder or a ZIP file of pictures."""
+    try:
+        pictures = find(source.path).listing().pictures
+    except DataError:  # a file that is no archive
+        return
+    if pictures:
         raise CheckpointError(
-            f"{name} is a folder of pictures, and a trained model is expected in its place: kao "
-            f"finetune BASE {name} begins with one, and kao train {name} with none."
+            f"{source.origin} holds pictures, and a trained model is expected in its place: kao "
+            f"finetune BASE {source.origin} begins with one, and kao train {source.origin} with "
+            f"none."
         )
 
 

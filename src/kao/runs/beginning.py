@@ -146,8 +146,7 @@ def refuse_misplaced(ask: Ask) -> None:
             f"{ask.source} is a trained model, and pictures are expected in its place: the base "
             f"comes first, as in kao finetune {ask.source} {base}."
         )
-    named = base.partition(":")[0] in SOURCES and not Path(base).exists()
-    if named or base.lower().endswith(".zip"):
+    if base.partition(":")[0] in SOURCES and not Path(base).exists():
         raise ConfigError(
             f"{base} names pictures, and a trained model comes first: kao finetune BASE {base}."
         )
@@ -291,8 +290,9 @@ def _rate(config: RunConfig, base: Base) -> list[str]:
     if rate != (RATE * there if base.trained else there):
         return []
     if not base.trained:
+        method = dump(config)["optimizer"]["method"]["kind"]
         return [
-            f"It learns by AdamW at {rate:g}, since nobody knows how the base was trained: "
+            f"It learns by {method} at {rate:g}, since nobody knows how the base was trained: "
             f"optimizer.rate sets another."
         ]
     return [
@@ -307,8 +307,8 @@ def _learning(config: RunConfig) -> list[str]:
     if tuned.train == "all" and tuned.freeze == 0:
         return []
     network = config.build_denoiser("meta").network
-    choose(network, tuned.train, freeze=tuned.freeze, new=tuned.new)
-    learning = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    names = choose(network, tuned.train, freeze=tuned.freeze, new=tuned.new)
+    learning = sum(network.get_parameter(name).numel() for name in names)
     what = {
         "all": "those",
         "norms_attention": "norms and attention",

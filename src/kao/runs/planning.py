@@ -18,7 +18,7 @@ from kao.runs.changes import branched, taken_up
 from kao.runs.classes import with_classes
 from kao.runs.importing import refuse_imported
 from kao.runs.restoring import refuse_other_weights
-from kao.runs.run import CONFIG, Run, check_drawing
+from kao.runs.run import CONFIG, check_drawing
 from kao.runs.scaling import Open
 from kao.runs.sizing import (
     SIBLINGS,
@@ -223,7 +223,8 @@ def foreseen(ask: Ask, device: torch.device) -> Foreseen:
         KaoError: As `open_session`, where it can be known.
     """
     config, exists, notes, ask, base = configure(ask, device)
-    notes = [*_standing(ask), *notes]
+    if exists:
+        notes = [_standing(ask, config), *notes]
     data = config.data
     source = open_source(data.source, size=data.size, classes=data.classes)
     if not exists:
@@ -245,21 +246,23 @@ def foreseen(ask: Ask, device: torch.device) -> Foreseen:
     return Foreseen(config, notes)
 
 
-def _standing(ask: Ask) -> list[str]:
-    """A sentence on the run that would be gone on with, or branched from; none of a new one."""
-    if not _exists(ask):
-        return []
+def _standing(ask: Ask, config: RunConfig) -> str:
+    """A sentence on the run that exists and would be gone on with, or branched from.
+
+    Args:
+        ask: Names it.
+        config: That it would have.
+    """
     checkpoint, _ = Checkpoint.latest(ask.run)
     images = 0 if checkpoint is None else checkpoint.images
     if ask.branch is not None:
-        return [f"{ask.branch} would begin with what {ask.run} has learned in {images:,} images."]
-    base = Run.open(ask.run).config.finetune.base
+        return f"{ask.branch} would begin with what {ask.run} has learned in {images:,} images."
+    base = config.finetune.base
     began = f", and began with {base}" if base else ""
-    length = taken_up(ask)[0].length
-    return [
+    return (
         f"{ask.run} exists, at {images:,} images{began}: it would go on from there, unless its "
-        f"{length} are over."
-    ]
+        f"{config.length} are over."
+    )
 
 
 def _sibling(ask: Ask) -> list[str]:
@@ -274,7 +277,7 @@ def _sibling(ask: Ask) -> list[str]:
     kinds = [kind for kind, name in SIBLINGS.items() if name == recipe]
     return [
         f'No recipe is named: network.kind = "{kind}" begins with {recipe}, for 32x32 pixels; '
-        f"--recipe names another."
+        f"the name of another goes behind that of the pictures."
         for kind in kinds
     ]
 
