@@ -3,9 +3,9 @@ import io
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
-from kao.data.audit import Audit, Tally, contact_sheet, examine
+from kao.data.audit import Audit, Tally, contact_sheet, examine, repeated
 from kao.data.duplicates import DISTANCE, _distance, _keys, difference_hashes, near_duplicates
 from kao.data.duplicates import thumbnail as reduce
 from kao.data.folders import FolderSource
@@ -86,6 +86,7 @@ def test_the_lines_name_what_is_wrong():
         "3 were not square and were cropped to their centre",
         "3 were smaller than 32 pixels: enlarged, blurred",
         "1 exact duplicates in 1 groups, such as 0.png, 1.png",
+        "2 pictures (67 %) have a duplicate, mirror images included",
         "1 skipped: a.png is empty.",
         "odd",
     ]
@@ -96,11 +97,19 @@ def test_the_lines_name_what_is_wrong():
 
 def test_equal_pictures_are_exact_duplicates_and_not_near_ones_too():
     images = [tensor(smooth(seed)) for seed in (5, 1, 5, 2, 5, 2)]
-    audit, marked = audit_of(images)
+    audit, groups = audit_of(images)
     assert (audit.exact.groups, audit.exact.extra) == (2, 3)
     assert audit.exact.examples == (("0.png", "2.png", "4.png"), ("3.png", "5.png"))
     assert audit.near.groups == 0
-    assert marked == [0, 2, 3, 4, 5]
+    assert groups.tolist() == [0, 1, 0, 3, 0, 3]
+    assert repeated(groups) == [0, 2, 3, 4, 5]
+    assert audit.repeated == 5
+
+
+def test_copies_of_near_duplicates_are_in_one_group():
+    mirrored = ImageOps.mirror(smooth(5))
+    images = [tensor(each) for each in (smooth(1), mirrored, smooth(5), mirrored, smooth(5))]
+    assert audit_of(images)[1].tolist() == [0, 1, 1, 1, 1]
 
 
 def test_a_picture_saved_again_resized_or_brightened_is_a_near_duplicate():
@@ -112,6 +121,18 @@ def test_a_picture_saved_again_resized_or_brightened_is_a_near_duplicate():
     brighter = original.point(lambda level: min(255, level + 3))
     images = [smooth(1), original, again, smaller, brighter, smooth(2)]
     assert near_duplicates(thumbnails_of(images)) == [[1, 2, 3, 4]]
+
+
+def test_a_mirror_image_is_a_near_duplicate():
+    pictures = [smooth(seed) for seed in range(4)]
+    mirrored = ImageOps.mirror(pictures[2]).point(lambda level: min(255, level + 3))
+    assert near_duplicates(thumbnails_of([*pictures, mirrored])) == [[2, 4]]
+
+
+def test_a_symmetric_picture_is_no_duplicate_of_itself():
+    half = np.asarray(smooth(0))
+    symmetric = Image.fromarray(np.concatenate([half, half[:, ::-1]], 1))
+    assert near_duplicates(thumbnails_of([symmetric, smooth(1)])) == []
 
 
 def test_different_pictures_with_equal_hashes_are_not_near():

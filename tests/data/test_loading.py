@@ -138,7 +138,7 @@ def test_a_process_reads_its_own_rows_alone(tiny_set):
 
 
 def test_pictures_that_are_held_out_are_never_met(tiny_set):
-    train, held = split(COUNT, 5)
+    train, held = split(np.arange(COUNT), 5)
     met = torch.cat([b.indices for b in walk(tiny_set, 13, batch=4, seed=1, indices=train)])
     assert not set(met.tolist()) & set(held.tolist())
     for epoch in met.split(len(train)):
@@ -146,7 +146,7 @@ def test_pictures_that_are_held_out_are_never_met(tiny_set):
 
 
 def test_pictures_and_labels_of_a_split_are_those_of_their_indices(tiny_set):
-    for batch in walk(tiny_set, 4, batch=7, seed=0, indices=split(COUNT, 5)[0]):
+    for batch in walk(tiny_set, 4, batch=7, seed=0, indices=split(np.arange(COUNT), 5)[0]):
         indices = batch.indices.numpy()
         assert np.array_equal(batch.images.numpy(), tiny_set.images[indices])
         assert np.array_equal(batch.labels.numpy(), tiny_set.labels[indices])
@@ -154,7 +154,7 @@ def test_pictures_and_labels_of_a_split_are_those_of_their_indices(tiny_set):
 
 def test_a_split_that_holds_nothing_out_changes_no_batch(tiny_set):
     options = {"batch": 5, "seed": 1}
-    split_off = walk(tiny_set, 5, indices=split(COUNT, 0)[0], **options)
+    split_off = walk(tiny_set, 5, indices=split(np.arange(COUNT), 0)[0], **options)
     for one, other in zip(walk(tiny_set, 5, **options), split_off, strict=True):
         assert torch.equal(one.indices, other.indices)
 

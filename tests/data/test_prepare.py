@@ -184,7 +184,9 @@ def test_a_changed_folder_is_prepared_anew_even_where_the_set_is_inside_it(tmp_p
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-@pytest.mark.parametrize("name", ["images.u8", "manifest.json", "keys.json", "labels.npy"])
+@pytest.mark.parametrize(
+    "name", ["images.u8", "manifest.json", "keys.json", "labels.npy", "groups.npy"]
+)
 def test_a_damaged_set_says_so_and_is_prepared_anew(name):
     path = prepare(Drawn(), size=8).path
     whole = (path / name).read_bytes()

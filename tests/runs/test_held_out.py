@@ -1,12 +1,16 @@
 import itertools
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageOps
 from several import several
 
 from kao.config import RunConfig
 from kao.config.sections import DataConfig, TrainingConfig
+from kao.data import prepare
+from kao.data.folders import FolderSource
 from kao.data.keeping import Held
 from kao.data.prepared import PreparedSet
 from kao.data.split import split
@@ -173,19 +177,48 @@ def test_pairs_are_bounded_and_cost_a_small_share_of_an_interval():
 def test_held_out_pictures_are_never_trained_on(tiny_set):
     stream = trainer_of(tiny_set).batches(0)
     seen = torch.cat([batch.indices for batch in itertools.islice(stream, len(tiny_set))])
-    train, _ = split(len(tiny_set), HELD)
+    train, _ = split(tiny_set.groups, HELD)
     assert set(seen.tolist()) == set(train.tolist())
 
 
+@pytest.fixture
+def mirrored_set(tmp_path):
+    """Twenty pictures and their mirror images, as sets are that somebody has augmented."""
+    coarse = np.random.default_rng(0).integers(0, 256, (20, 5, 5, 3), dtype=np.uint8)
+    for number, colours in enumerate(coarse):
+        picture = Image.fromarray(colours).resize((32, 32), Image.Resampling.BICUBIC)
+        picture.save(tmp_path / f"{number}.png")
+        ImageOps.mirror(picture).save(tmp_path / f"{number}-mirrored.png")
+    return prepare(FolderSource(tmp_path), size=8, out=tmp_path / "set")
+
+
+def test_no_held_out_picture_has_its_mirror_image_trained_on(mirrored_set):
+    stream = trainer_of(mirrored_set).batches(0)
+    met = torch.cat([batch.indices for batch in itertools.islice(stream, len(mirrored_set))])
+    trained = {
+        mirrored_set.keys[i].partition(".")[0].removesuffix("-mirrored") for i in met.tolist()
+    }
+    assert len(set(met.tolist())) == 40 - HELD and len(trained) == 20 - HELD // 2
+
+
 def test_held_out_pictures_are_compared_with_pictures_that_are_trained_on(tiny_set):
-    train, held = split(40, HELD)
+    train, held = split(np.arange(40), HELD)
     images = torch.empty(40, 3, 8, 8, dtype=torch.uint8)
     images[train], images[held] = 255, 128
     # A network that has learned nothing says 0, and a grey picture is 0: only noise is left of it.
-    told = take(trainer_of(tiny_set), Held(images, None))
+    told = take(trainer_of(tiny_set), Held(images, np.arange(len(images)), None))
     for band, gap in told["gap"]["bands"].items():
         held_out, trained = told["held"]["bands"][band], told["train"]["bands"][band]
         assert held_out < trained and gap == pytest.approx(held_out - trained)
+
+
+def test_near_duplicates_are_no_independent_samples(tiny_set):
+    """With a single group held out there is no error to tell, however many pictures it has."""
+    images = torch.randint(0, 256, (5 * HELD, 3, 8, 8), dtype=torch.uint8)
+    groups = np.arange(5 * HELD) // HELD * HELD
+    told = take(trainer_of(tiny_set), Held(images, groups, None))
+    assert "error" in told["train"]
+    assert not {"error", "errors"} & {*told["held"], *told["gap"]}
 
 
 def test_every_kind_of_figure_is_told(tiny_set):

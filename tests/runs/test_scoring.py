@@ -2,6 +2,7 @@ import math
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from several import several
@@ -500,7 +501,7 @@ def test_a_run_of_before_there_were_scores_goes_on(asked):
 def noise(count, seed=0):
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (count, 3, 16, 16), generator=generator, dtype=torch.uint8)
-    return Held(images, None)
+    return Held(images, np.arange(len(images)), None)
 
 
 def yardstick(pictures, *, held_out=0, drawn=16):
@@ -514,6 +515,15 @@ def yardstick(pictures, *, held_out=0, drawn=16):
 def test_held_out_pictures_are_the_reference_where_they_are_enough(held_out, words):
     measure = yardstick(noise(500), held_out=held_out).measure
     assert measure == f"kernel distance wavelets-1 to {words} pictures"
+
+
+def test_a_reference_of_training_pictures_has_no_duplicates_of_those_that_give_the_floor():
+    everything = noise(500)
+    in_pairs = Held(everything.images, np.arange(500) // 2 * 2, None)
+    # 16 pictures give the floor, and about as many others are the other halves of their pairs.
+    apart = yardstick(everything).measure, yardstick(in_pairs).measure
+    counts = [int(measure.split()[4]) for measure in apart]
+    assert counts[0] == 484 and 468 <= counts[1] < 480
 
 
 def test_the_floor_is_the_score_of_real_pictures():

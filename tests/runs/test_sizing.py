@@ -2,10 +2,12 @@ import gc
 import weakref
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from kao.config import Request, RunConfig, dump
+from kao.errors import ConfigError
 from kao.networks import NETWORKS
 from kao.processes import Processes
 from kao.runs import sizing
@@ -203,6 +205,13 @@ def test_nothing_is_left_open(tiny, tiny_set, probed):
             if isinstance(table, dict):
                 left = [key for key, value in table.items() if value == "auto"]
                 assert left == ([open_[section]] if section in open_ else [])
+
+
+def test_near_duplicates_that_leave_none_to_hold_out_are_told(tiny, tiny_set):
+    alike = replace(tiny_set, groups=np.zeros(18, np.int64))
+    config = small(tiny, "data.held_out=5", length="40 images")
+    with pytest.raises(ConfigError, match=r"data\.held_out = 5 .* near duplicates"):
+        resolve(config, alike, CPU)
 
 
 def test_nothing_is_probed_where_nothing_depends_on_it(tiny, tiny_set, monkeypatch):

@@ -349,7 +349,7 @@ class RunConfig:
     ) -> Callable[[int], Iterator[Batch]]:
         """From images seen to the batches that follow, of the pictures that are trained on."""
         count = len(prepared)
-        train, _ = split(count, held_out_count(count, self.data.held_out))
+        train, _ = split(prepared.groups, held_out_count(count, self.data.held_out))
         kept = kept or place(prepared, self.data.keep, device, processes=processes.local_world)
         pictures = keep(prepared, kept, device)
         return lambda images: batches(

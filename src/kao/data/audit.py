@@ -57,7 +57,9 @@ class Audit:
         enlarged: Pictures that had to be enlarged, and so are blurred.
         not_square: Pictures that were cropped or padded.
         exact: Pictures with the same pixels once prepared.
-        near: Pictures that look the same, see `duplicates`; each exact group counts once here.
+        near: Pictures that look the same or are mirror images, see `duplicates`; each exact group
+            counts once here.
+        repeated: Pictures that have a duplicate in the set, exact or near.
         notes: What the source had to say.
     """
 
@@ -75,6 +77,7 @@ class Audit:
     not_square: int
     exact: Duplicates
     near: Duplicates
+    repeated: int
     notes: tuple[str, ...]
 
     def to_json(self) -> str:
@@ -123,6 +126,11 @@ class Audit:
                     f"{found.extra:,} {what} duplicates in {found.groups:,} groups, "
                     f"such as {', '.join(found.examples[0])}"
                 )
+        if self.repeated:
+            lines.append(
+                f"{self.repeated:,} pictures ({100 * self.repeated / self.count:.2g} %) have a "
+                f"duplicate, mirror images included"
+            )
         if self.skipped:
             more = f" (and {len(self.skipped) - 3:,} more)" if len(self.skipped) > 3 else ""
             lines.append(f"{len(self.skipped):,} skipped: {' '.join(self.skipped[:3])}{more}")
@@ -190,7 +198,7 @@ class Tally:
         crop: Crop,
         skipped: Sequence[str],
         notes: Sequence[str],
-    ) -> tuple[Audit, list[int]]:
+    ) -> tuple[Audit, NDArray[np.int64]]:
         """Sum up.
 
         Args:
@@ -203,9 +211,9 @@ class Tally:
             notes: What the source had to say.
 
         Returns:
-            The audit, and the indices of all pictures that have a duplicate, exact or near.
+            The audit, and of each picture the first of its duplicates, exact or near, int64, (N,).
         """
-        exact, near = self._duplicates()
+        exact, near, groups = self._duplicates()
         width, height = np.array(self._sides, np.int64).reshape(-1, 2).T
         shorter = np.minimum(width, height)
         kept = np.maximum(width, height) if crop == "pad" else shorter
@@ -224,12 +232,13 @@ class Tally:
             not_square=int((width != height).sum()),
             exact=_named(exact, keys),
             near=_named(near, keys),
+            repeated=len(repeated(groups)),
             notes=tuple(notes),
         )
-        return audit, sorted({index for group in [*exact, *near] for index in group})
+        return audit, groups
 
-    def _duplicates(self) -> tuple[list[list[int]], list[list[int]]]:
-        """Groups of equal pixels, and groups of near duplicates among the first of each."""
+    def _duplicates(self) -> tuple[list[list[int]], list[list[int]], NDArray[np.int64]]:
+        """Groups of equal pixels, of near duplicates among the first of each, and both joined."""
         digests = np.array(self._digests, np.uint64)
         order = np.argsort(digests, kind="stable")
         starts = np.flatnonzero(np.diff(digests[order], prepend=~digests[order[:1]]) != 0)
@@ -238,8 +247,22 @@ class Tally:
 
         different = np.sort(order[starts])
         thumbnails = np.frombuffer(self._thumbnails, np.uint8).reshape(-1, 3, 8, 9)
-        near = near_duplicates(thumbnails[different])
-        return exact, [different[group].tolist() for group in near]
+        near = [different[group].tolist() for group in near_duplicates(thumbnails[different])]
+        first = np.arange(len(digests))
+        for group in near:
+            first[group] = group[0]
+        for group in exact:
+            first[group] = first[group[0]]
+        return exact, near, first
+
+
+def repeated(groups: NDArray[np.int64]) -> list[int]:
+    """Indices of the pictures that share their group with another, ascending.
+
+    Args:
+        groups: int64, (N,), see `PreparedSet.groups`.
+    """
+    return np.flatnonzero(np.bincount(groups, minlength=len(groups))[groups] > 1).tolist()
 
 
 def contact_sheet(

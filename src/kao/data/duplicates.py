@@ -1,6 +1,7 @@
-"""Pictures that are nearly the same: the same photograph saved again, resized or retouched.
+"""Pictures that are nearly the same: the same photograph saved again, resized, retouched, mirrored.
 
-Two pictures are near duplicates when both of these hold for their 9 x 8 thumbnails:
+Two pictures are near duplicates when both of these hold for their 9 x 8 thumbnails, or for one
+thumbnail and the mirror image of the other:
 
 1. their difference hashes, 64 bits that say where grey values rise from left to right,
    differ in at most `DISTANCE` bits;
@@ -59,8 +60,9 @@ def difference_hashes(thumbnails: NDArray[np.uint8]) -> NDArray[np.uint64]:
 def near_duplicates(thumbnails: NDArray[np.uint8]) -> list[list[int]]:
     """Groups of near duplicates, as connected components of the pairs that are near.
 
-    Time and memory grow in proportion to N.  Nothing is missed, unless more than a few dozen
-    pictures share 28 bits of their hash; of such a crowd only neighbours are compared.
+    Mirror images count.  Time and memory grow in proportion to N.  Nothing is missed, unless more
+    than a few dozen pictures share 28 bits of their hash; of such a crowd only neighbours are
+    compared.
 
     Args:
         thumbnails: uint8, (N, 3, 8, 9).
@@ -68,14 +70,16 @@ def near_duplicates(thumbnails: NDArray[np.uint8]) -> list[list[int]]:
     Returns:
         Groups of two or more indices in rising order, the largest group first.
     """
-    leader = np.arange(len(thumbnails))
-    for first, second in _candidates(difference_hashes(thumbnails)):
+    count = len(thumbnails)
+    leader = np.arange(count)
+    both = np.concatenate([thumbnails, thumbnails[..., ::-1]])
+    for first, second in _candidates(difference_hashes(both)):
         # In a crowd most pairs are linked through others already, and need no second look.
-        apart = leader[first] != leader[second]
+        apart = leader[first % count] != leader[second % count]
         first, second = first[apart], second[apart]
-        alike = _difference(thumbnails, first, second) <= DIFFERENCE
+        alike = _difference(both, first, second) <= DIFFERENCE
         if alike.any():
-            leader = _joined(leader, first[alike], second[alike])
+            leader = _joined(leader, first[alike] % count, second[alike] % count)
 
     groups: dict[int, list[int]] = {}
     for index in np.flatnonzero(leader != np.arange(len(leader))).tolist():

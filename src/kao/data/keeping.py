@@ -28,6 +28,10 @@ class Pictures(Protocol):
     """Pictures to take batches of; a `PreparedSet` is one, on disk."""
 
     @property
+    def groups(self) -> NDArray[np.int64]:
+        """int64, (N,): of each picture the first of its near duplicates."""
+
+    @property
     def labels(self) -> NDArray[np.int64] | None:
         """int64, (N,), class indices, -1 for none; or None if there are no classes."""
 
@@ -55,10 +59,12 @@ class Held:
 
     Attributes:
         images: uint8, (N, 3, S, S), in memory or on a device.
+        groups: int64, (N,): of each picture the first of its near duplicates.
         labels: int64, (N,), or None if there are no classes.
     """
 
     images: Tensor
+    groups: NDArray[np.int64]
     labels: NDArray[np.int64] | None
 
     def __len__(self) -> int:
@@ -131,7 +137,7 @@ def keep(prepared: PreparedSet, where: Kept, device: torch.device) -> Pictures:
     # In parts, since the GPU's copy must not need the set in memory a second time.
     for start in range(0, len(prepared), _PART):
         images[start : start + _PART] = torch.tensor(prepared.images[start : start + _PART])
-    return Held(images, prepared.labels)
+    return Held(images, prepared.groups, prepared.labels)
 
 
 _PART = 4096

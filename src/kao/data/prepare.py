@@ -32,7 +32,7 @@ import psutil
 from numpy.typing import NDArray
 
 from kao.data import prepared as files
-from kao.data.audit import Facts, Tally, contact_sheet, examine
+from kao.data.audit import Facts, Tally, contact_sheet, examine, repeated
 from kao.data.item import ImageSource, Noted
 from kao.data.pictures import Crop, check_crop, fit
 from kao.data.prepared import Manifest, PreparedSet
@@ -231,7 +231,7 @@ class Preparation:
             source_fingerprint=self._source.fingerprint,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        audit, doubles = met.tally.audit(
+        audit, groups = met.tally.audit(
             keys=met.keys,
             classes=_by_class(met.labels, manifest.classes),
             captions=met.captioned,
@@ -240,6 +240,7 @@ class Preparation:
             skipped=met.skipped,
             notes=self._source.notes if isinstance(self._source, Noted) else (),
         )
+        np.save(folder / files.GROUPS, groups)
         if manifest.classes:
             np.save(folder / files.LABELS, np.array(met.labels, np.int64))
         if manifest.captioned:
@@ -250,7 +251,7 @@ class Preparation:
         _write(folder / files.AUDIT, audit.to_json())
         shape = (manifest.count, 3, self._size, self._size)
         pixels = np.memmap(folder / files.IMAGES, np.uint8, "r", shape=shape)
-        contact_sheet(pixels, marked=doubles).save(folder / files.CONTACT)
+        contact_sheet(pixels, marked=repeated(groups)).save(folder / files.CONTACT)
         _write(folder / files.MANIFEST, manifest.to_json())
 
     def _fitted(self, indices: range) -> "list[_Fitted | str]":
@@ -370,7 +371,7 @@ def _write(file: Path, text: str) -> None:
 
 def _replaceable(path: Path) -> bool:
     """Whether a folder is empty, or holds nothing but what a prepared set consists of."""
-    ours = {files.MANIFEST, files.IMAGES, files.LABELS, files.KEYS, files.CAPTIONS}
+    ours = {files.MANIFEST, files.IMAGES, files.GROUPS, files.LABELS, files.KEYS, files.CAPTIONS}
     ours |= {files.AUDIT, files.CONTACT, files.SKIPPED}
     return path.is_dir() and all(entry.name in ours for entry in path.iterdir())
 

@@ -2,6 +2,7 @@
 
 manifest.json    what it is and what it was made from; written last
 images.u8        uint8, (N, 3, S, S), C order, no header
+groups.npy       int64, (N,): of each picture the first of its near duplicates, itself if none
 labels.npy       int64, (N,); -1 for a picture without a class.  Only if there are classes
 keys.json        N names
 captions.json    N captions or nulls.  Only if there are captions
@@ -26,11 +27,12 @@ from kao.data.audit import Audit
 from kao.data.pictures import Crop
 from kao.errors import DataError
 
-FORMAT = 1
+FORMAT = 2
 """Version of the files above: to be raised with every change that makes old sets unreadable."""
 
 MANIFEST = "manifest.json"
 IMAGES = "images.u8"
+GROUPS = "groups.npy"
 LABELS = "labels.npy"
 KEYS = "keys.json"
 CAPTIONS = "captions.json"
@@ -95,6 +97,8 @@ class PreparedSet:
         path: Its folder.
         manifest: What it is and what it was made from.
         images: uint8, (N, 3, S, S), RGB; a read-only memory map.
+        groups: int64, (N,): of each picture the index of the first of its near duplicates, mirror
+            images too; its own where it has none.
         labels: int64, (N,), class indices, -1 for none; or None if there are no classes.
         captions: N texts, None for none; or None if there are no captions.
         keys: N names, as the source knows them.
@@ -103,6 +107,7 @@ class PreparedSet:
     path: Path
     manifest: Manifest
     images: NDArray[np.uint8]
+    groups: NDArray[np.int64]
     labels: NDArray[np.int64] | None
     captions: list[str | None] | None
     keys: list[str]
@@ -131,15 +136,17 @@ class PreparedSet:
         if met != math.prod(shape):
             raise _damaged(path, f"{IMAGES} holds {met:,} bytes instead of {math.prod(shape):,}")
         images = _read(path, IMAGES, lambda file: np.memmap(file, np.uint8, "r", shape=shape))
-        labels = _read(path, LABELS, _labels) if manifest.classes else None
+        groups = _read(path, GROUPS, _integers)
+        labels = _read(path, LABELS, _integers) if manifest.classes else None
         captions = _read(path, CAPTIONS, _list) if manifest.captioned else None
         keys = _read(path, KEYS, _list)
-        for name, column in ((LABELS, labels), (CAPTIONS, captions), (KEYS, keys)):
+        columns = ((GROUPS, groups), (LABELS, labels), (CAPTIONS, captions), (KEYS, keys))
+        for name, column in columns:
             if column is not None and len(column) != manifest.count:
                 raise _damaged(
                     path, f"{name} holds {len(column):,} entries instead of {manifest.count:,}"
                 )
-        return cls(path, manifest, images, labels, captions, keys)
+        return cls(path, manifest, images, groups, labels, captions, keys)
 
     def __len__(self) -> int:
         return self.manifest.count
@@ -197,7 +204,7 @@ def _list(file: Path) -> list[Any]:
     return list(json.loads(_text(file)))
 
 
-def _labels(file: Path) -> NDArray[np.int64]:
+def _integers(file: Path) -> NDArray[np.int64]:
     return np.load(file, allow_pickle=False).astype(np.int64, copy=False)
 
 

@@ -1,8 +1,14 @@
-"""Which pictures are trained on, and which are held out to measure what was learned."""
+"""Which pictures are trained on, and which are held out to measure what was learned.
+
+Near duplicates, mirror images too, go to one side together: a held-out picture with a twin among
+the training pictures would measure memory, not learning.
+"""
 
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kao.errors import ConfigError
@@ -38,17 +44,50 @@ def held_out_count(count: int, asked: int | Literal["auto"]) -> int:
     return asked
 
 
-def split(count: int, held_out: int) -> tuple[Tensor, Tensor]:
-    """Part a set: a function of the two numbers alone.
+def split(groups: NDArray[np.int64], held_out: int) -> tuple[Tensor, Tensor]:
+    """Divide a set by whole groups: a function of the two arguments alone.
+
+    Groups are drawn at random until enough pictures are held out.  A group of more than
+    `held_out` pictures is trained on.
 
     Args:
-        count: Pictures in the set.
-        held_out: How many to hold out, 0 .. count - 1.  Those of a smaller number are among
-            those of a larger one.
+        groups: int64, (N,): of each picture the first of its near duplicates, as
+            `PreparedSet.groups` has them.
+        held_out: How many to hold out, 0 .. N - 1; the last group may add a few, and fewer are
+            held out where most pictures lie in larger groups.
 
     Returns:
-        Indices to train on and indices held out: int64, each ascending, together 0 .. count - 1.
+        Indices to train on and indices held out: int64, each ascending, together 0 .. N - 1.
     """
+    count = len(groups)
     generator = torch.Generator().manual_seed(mixed_seed(_SPLIT, count))
-    order = torch.randperm(count, generator=generator)
-    return order[held_out:].sort().values, order[:held_out].sort().values
+    order = torch.randperm(count, generator=generator).numpy()
+    sizes = np.bincount(groups, minlength=count)
+    order = order[(sizes[order] > 0) & (sizes[order] <= held_out)]
+    before = np.cumsum(sizes[order]) - sizes[order]
+    held = np.isin(groups, order[before < held_out])
+    return torch.from_numpy(np.flatnonzero(~held)), torch.from_numpy(np.flatnonzero(held))
+
+
+def check_split(groups: NDArray[np.int64], asked: int | Literal["auto"]) -> int:
+    """How many pictures to hold out of a set whose near duplicates are known.
+
+    Args:
+        groups: As of `split`.
+        asked: As of `held_out_count`; "auto" holds fewer out where most pictures lie in large
+            groups.
+
+    Raises:
+        ConfigError: As `held_out_count`, or no split into whole groups holds as many out.
+    """
+    wanted = held_out_count(len(groups), asked)
+    train, held = split(groups, wanted)
+    if len(train) and len(held) >= wanted:
+        return wanted
+    if asked == "auto" and len(train):
+        return len(held)
+    raise ConfigError(
+        f"data.held_out = {asked} of {len(groups):,} pictures, but near duplicates are held out "
+        f"together, and most lie in groups too large for that: remove duplicates, set another "
+        f'number, or "auto".'
+    )

@@ -58,7 +58,7 @@ def own_pictures(config: RunConfig) -> tuple[PictureSet, PictureSet]:
     """
     prepared = learned_from(config.data)
     everything = of_prepared(prepared, config.data.source)
-    trained, _ = split(len(prepared), held_out_count(len(prepared), config.data.held_out))
+    trained, _ = split(prepared.groups, held_out_count(len(prepared), config.data.held_out))
     return everything, everything.take(trained)
 
 

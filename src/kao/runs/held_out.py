@@ -1,9 +1,10 @@
 """The loss on pictures that are never trained on, beside that on as many that are.
 
 What training shows of itself is noisy, since each step draws pictures, times and noise anew, and
-it cannot tell what was learned from what was learned by heart.  Here all three stay the same from
+it cannot tell learning from memorising.  Here all three stay the same from
 the first step to the last and from run to run, so that a curve of few points is smooth, and the
-difference of the two sets is what the model knows of its own pictures alone.
+difference of the two sets is what the model has memorised: no held-out picture has a near
+duplicate among those that are trained on.
 """
 
 import math
@@ -101,11 +102,11 @@ def summary(losses: Tensor, seen: Pairs) -> _Figures:
 
     The error comes from the scatter between pictures, since noise and times are no sample: they
     are the same in every set (the linearised variance of a ratio, Cochran 1977, sec. 11.8, with a
-    picture as the cluster).
+    picture as the cluster, or a group of near duplicates, which are no independent samples).
 
     Args:
         losses: Of each pair, or differences of two sets pair by pair, float64, (n,).
-        seen: What they are the losses of.
+        seen: What they are the losses of; `picture` numbers the clusters.
 
     Returns:
         loss, error, bands, errors; no errors where there is one picture only.
@@ -173,10 +174,12 @@ class HeldOut:
     def __init__(self, pictures: Pictures, tracker: Tracker, *, held_out: int, every: int):
         self.tracker, self.every = tracker, every
         self.count = affordable_pairs(every)
-        train, held = split(len(pictures), held_out)
+        train, held = split(pictures.groups, held_out)
         self._pictures = min(len(held), len(train), self.count)
         chosen = [self._some(indices) for indices in (held, train)]
         self._images = torch.stack([pictures.take(some).cpu() for some in chosen], dim=1)
+        groups = torch.from_numpy(pictures.groups)
+        self._clusters = [torch.unique(groups[some], return_inverse=True)[1] for some in chosen]
         labels = pictures.labels
         self._labels = None if labels is None else torch.from_numpy(labels)[torch.stack(chosen, 1)]
 
@@ -196,10 +199,11 @@ class HeldOut:
         for weights in (average, None):
             with lent(trainer.denoiser, weights), torch.no_grad(), trainer.gradients.autocast():
                 held, train = self._losses(trainer, seen)
+            of_held, of_train = (seen._replace(picture=c[seen.picture]) for c in self._clusters)
             sets = {
-                "held": summary(held, seen),
-                "train": summary(train, seen),
-                "gap": summary(held - train, seen),
+                "held": summary(held, of_held),
+                "train": summary(train, of_train),
+                "gap": summary(held - train, of_held),
             }
             figures |= {"raw": sets} if weights is None else sets
         figures["seconds"] = round(time.perf_counter() - started, 3)

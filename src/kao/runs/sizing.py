@@ -8,7 +8,7 @@ import torch
 from kao.config import Request, RunConfig, Table, dump, leaves
 from kao.config.run import CHANNELS
 from kao.data.prepared import PreparedSet
-from kao.data.split import held_out_count
+from kao.data.split import check_split
 from kao.machine import best_precision, free_memory
 from kao.networks import EDM2Config, UNetConfig
 from kao.networks.cost import flops
@@ -156,7 +156,7 @@ def resolve(
             budget.  None where one was: it stays as it is.
         processes: Among which the run is shared.
     """
-    held_out = held_out_count(len(prepared), config.data.held_out)
+    held_out = check_split(prepared.groups, config.data.held_out)
     data = replace(config.data, fingerprint=prepared.fingerprint, held_out=held_out)
     left_open = config.training.precision == "auto"
     config = replace(with_precision(config, device), data=data)

@@ -95,7 +95,7 @@ class Yardstick:
         device: torch.device,
     ):
         self._space, self._device = space, device
-        train, held = split(len(pictures), held_out)
+        train, held = split(pictures.groups, held_out)
         order = train[_order(len(train))]
         most = max(FEWEST, _BYTES // pictures.take(order[:1]).numel())
         self._train = pictures.take(order[:most].sort().values).cpu()
@@ -105,7 +105,8 @@ class Yardstick:
         if len(held) >= ENOUGH:
             whose, self._reals = "held-out", self._held[:_MOST]
         else:
-            rest = order[len(others) :][: min(_MOST, most)]
+            groups = torch.from_numpy(pictures.groups)
+            rest = order[~torch.isin(groups[order], groups[others])][: min(_MOST, most)]
             whose, self._reals = "training", pictures.take(rest.sort().values).cpu()
         self._distance = KernelDistance(
             self.features(self._reals), name=f"kernel distance {space.name}"
@@ -175,7 +176,7 @@ def seconds_to_look(
         held_out: How many pictures are held out.
         device: Where the space is.
     """
-    train, held = split(len(pictures), held_out)
+    train, held = split(pictures.groups, held_out)
     order = train[_order(len(train))]
     most = max(FEWEST, _BYTES // pictures.take(order[:1]).numel())
     images = pictures.take(order[:most]).cpu()
