@@ -19,6 +19,7 @@ from kao.networks import (
     UNetConfig,
 )
 from kao.networks.conditions import whole
+from kao.networks.dropout import seeded
 from kao.networks.recompute import recompute
 
 SIZE = 24
@@ -134,7 +135,7 @@ def test_every_kind_has_a_small_network_here():
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_a_network_of_the_registry_builds_with_its_defaults(kind):
     with torch.device("meta"):
-        network = NETWORKS[kind]().build(channels=3, size=32)
+        network = NETWORKS[kind]().build(channels=3, size=32).eval()
         assert network(torch.empty(2, 3, 32, 32), torch.empty(2), None).shape == (2, 3, 32, 32)
 
 
@@ -325,9 +326,9 @@ def test_recomputing_gives_the_same_gradients_to_the_bit(config):
 
     def step():
         network.zero_grad()
-        torch.manual_seed(7)
-        y = network(x, LABEL, told_everything())
-        y.square().mean().backward()
+        with seeded(network, torch.tensor([7, 8])):
+            y = network(x, LABEL, told_everything())
+            y.square().mean().backward()
         return [y.detach(), *(p.grad.clone() for p in network.parameters())]
 
     kept = step()
@@ -339,7 +340,33 @@ def test_recomputing_gives_the_same_gradients_to_the_bit(config):
 @every_kind
 def test_dropout_acts_in_training_and_not_in_drawing(config):
     network, x = awake(replace(config, dropout=0.5)), pictures()
+
+    def answer(*seeds):
+        with seeded(network, torch.tensor(seeds)):
+            return network(x, LABEL)
+
     network.train()
-    assert not torch.equal(network(x, LABEL), network(x, LABEL))
+    assert torch.equal(answer(1, 2), answer(1, 2))
+    assert not (answer(1, 2) == answer(3, 4)).flatten(1).all(1).any()
+    with pytest.raises(ConfigError, match="seeded"):
+        network(x, LABEL)
     network.eval()
-    assert torch.equal(network(x, LABEL), network(x, LABEL))
+    assert torch.equal(network(x, LABEL), answer(1, 2))
+
+
+@every_kind
+def test_what_is_dropped_of_a_picture_depends_on_no_other_picture(config):
+    network, x = awake(replace(config, dropout=0.3), takes=EVERYTHING), pictures()
+
+    def gradients(*rows):
+        network.zero_grad()
+        for here in rows:
+            with seeded(network, torch.tensor([7, 8])[here]):
+                told = Conditions(*(None if each is None else each[here] for each in everything))
+                network(x[here], LABEL[here], told).square().sum().backward()
+        return [p.grad.clone() for p in network.parameters()]
+
+    everything = told_everything()
+    whole_batch, in_pieces = gradients(slice(0, 2)), gradients(slice(0, 1), slice(1, 2))
+    for one, other in zip(whole_batch, in_pieces, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-5 * float(one.abs().max()))

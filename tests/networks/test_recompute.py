@@ -8,6 +8,7 @@ import torch
 from kao.networks import UNetConfig
 from kao.networks.attention import AttentionBlock
 from kao.networks.cost import activation_bytes, counting, flops
+from kao.networks.dropout import Dropout, seeded
 from kao.networks.layers import ResidualBlock
 from kao.networks.recompute import recompute
 
@@ -36,9 +37,9 @@ def awake(config):
 def step(network):
     """The output and every gradient of one step, dropout included."""
     network.zero_grad()
-    torch.manual_seed(7)
-    y = network(X, LABEL)
-    y.square().mean().backward()
+    with seeded(network, torch.tensor([7, 8])):
+        y = network(X, LABEL)
+        y.square().mean().backward()
     return y.detach(), {name: p.grad.clone() for name, p in network.named_parameters()}
 
 
@@ -111,16 +112,16 @@ def test_bytes_counted_on_the_meta_device_are_those_of_a_step(mode):
         shapes = SMALL.build(channels=3, size=16)
     for each in (network, shapes):
         recompute(each, mode)
-    with counting(network) as kept:
+    with seeded(network, torch.tensor([7, 8])), counting(network) as kept:
         network(X, LABEL)
     assert kept.bytes == activation_bytes(shapes, (3, 16, 16), batch=2)
 
 
 def test_blocks_run_twice_and_attention_once():
     network = awake(SMALL)
-    assert runs(network, torch.nn.Dropout) == 1
+    assert runs(network, Dropout) == 1
     recompute(network, "blocks")
-    assert (runs(network, torch.nn.Dropout), runs(network, AttentionBlock)) == (2, 1)
+    assert (runs(network, Dropout), runs(network, AttentionBlock)) == (2, 1)
 
 
 def test_all_runs_attention_and_upsampling_and_the_head_twice():
@@ -146,7 +147,7 @@ def test_none_undoes_what_was_set_before(first):
     network = awake(SMALL)
     recompute(network, first)
     recompute(network, "none")
-    assert runs(network, torch.nn.Dropout) == 1
+    assert runs(network, Dropout) == 1
     assert runs(network, AttentionBlock) == 1
 
 
@@ -155,7 +156,7 @@ def test_setting_a_mode_twice_recomputes_once(mode):
     network = awake(SMALL)
     recompute(network, mode)
     recompute(network, mode)
-    assert runs(network, torch.nn.Dropout) == 2
+    assert runs(network, Dropout) == 2
 
 
 def test_drawing_runs_nothing_twice():
@@ -192,4 +193,4 @@ def test_a_copy_answers_with_its_own_weights_and_is_taught_itself(copied, mode):
     assert torch.equal(y, again)
     assert [name for name in gradients if not torch.equal(gradients[name], same[name])] == []
     assert all(parameter.grad is None for parameter in network.parameters())
-    assert runs(other, torch.nn.Dropout) == 2
+    assert runs(other, Dropout) == 2

@@ -10,9 +10,12 @@ from torch.distributed.fsdp import fully_shard
 
 from kao import shards
 from kao.checkpoints.shards import load_shards, save_shards
+from kao.config import RunConfig
+from kao.config.sections import DataConfig, TrainingConfig
 from kao.diffusion import Denoiser, DenoisingLoss, Drawn, Uncertainty, Uniform, VPCosine, targets
 from kao.errors import ConfigError, LoneError
 from kao.networks import DiTConfig, UNetConfig
+from kao.networks.dropout import seeded
 from kao.networks.recompute import recompute
 from kao.processes import ALONE, Processes, join
 from kao.training.ema import EMA, relative_distance, warmed_decay
@@ -21,9 +24,9 @@ from kao.training.parallel import check_spread, clip_gradients, micro, place_in,
 
 CPU = torch.device("cpu")
 BATCH, STEPS, RATE, LIMIT = 4, 3, 1e-3, 0.5
-UNET = UNetConfig(width=8, levels=(1, 2), blocks=1, attention=(4,), dropout=0)
+UNET = UNetConfig(width=8, levels=(1, 2), blocks=1, attention=(4,), dropout=0.2)
 # Without these norms the bias of the keys has a gradient of rounding errors, which AdamW scales up.
-DIT = DiTConfig(width=16, depth=2, heads=2, patch=2, positions="rotary", qk_norm=True)
+DIT = DiTConfig(width=16, depth=2, heads=2, patch=2, positions="rotary", qk_norm=True, dropout=0.2)
 
 
 class Model:
@@ -51,6 +54,7 @@ class Model:
             x0 = torch.rand(BATCH, 3, 8, 8, generator=generator) * 2 - 1
             t, importance = self.objective.loss.times(BATCH, generator)
             drawn = Drawn(t, importance, *self.objective.loss.noise(x0, generator))
+            seeds = torch.arange(BATCH) + BATCH * step
             mine = self.processes.rows(BATCH)
             size = (mine.stop - mine.start) // pieces
             losses = []
@@ -58,7 +62,10 @@ class Model:
                 rows = slice(mine.start + piece * size, mine.start + (piece + 1) * size)
                 if piece == pieces - 1:
                     rows = slice(rows.start, mine.stop)
-                with micro(self.module, last=piece == pieces - 1):
+                with (
+                    micro(self.module, last=piece == pieces - 1),
+                    seeded(self.objective.denoiser.network, seeds[rows]),
+                ):
                     value = self.module(x0[rows], None, drawn.rows(rows)).value
                     (value.sum() * self.processes.world / BATCH).backward()
                 losses.append(value.detach())
@@ -163,6 +170,25 @@ def test_two_processes_that_shard_a_transformer_train_as_one_does(both):
     expected = alone.train(STEPS), alone.learned()
     for told in both:
         assert_same_run(told["transformer"], expected)
+
+
+def _run(prepared, processes=None):
+    config = RunConfig(
+        length="2 steps",
+        data=DataConfig(size=prepared.size),
+        network=UNET,
+        training=TrainingConfig(batch=6, precision="fp32"),
+    )
+    trainer = config.build(prepared, CPU, processes=processes or join(CPU))
+    return [step.loss for step in trainer.steps()], trainer.denoiser.state_dict()
+
+
+def test_a_run_of_two_processes_drops_and_learns_what_that_of_one_does(tiny_set):
+    losses, weights = _run(tiny_set, ALONE)
+    for told, learned in several(2, _run, tiny_set):
+        assert told == pytest.approx(losses, rel=1e-5)
+        for name, weight in weights.items():
+            assert torch.allclose(learned[name], weight, rtol=0, atol=1e-5), name
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -189,6 +189,13 @@ def test_times_and_noise_follow_the_seed_and_the_images_seen(tiny_set):
     assert len({loss(1, 0), loss(2, 0), loss(1, BATCH)}) == 3
 
 
+def test_a_step_draws_nothing_from_the_global_generator(tiny_set):
+    trainer = trainer_of(tiny_set)
+    state = torch.get_rng_state()
+    run(trainer, 2)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_dropout_differs_from_step_to_step_and_follows_the_seed(tiny_set):
     losses = []
     for _ in range(2):
@@ -528,7 +535,7 @@ def pieces_of(prepared, micro_batch, seed=0, **training):
         seed=seed,
         length="6 steps",
         data=DataConfig(size=prepared.size, augment=AUGMENT),
-        network=UNetConfig(width=8, levels=(1, 2), blocks=1, attention=(4,), dropout=0.0),
+        network=UNetConfig(width=8, levels=(1, 2), blocks=1, attention=(4,), dropout=0.2),
         loss=LossConfig(offset_noise=0.1, input_perturbation=0.1),
         optimizer=OPTIMIZER,
         training=TrainingConfig(batch=12, precision="fp32", micro_batch=micro_batch, **training),
@@ -599,9 +606,9 @@ def test_what_does_not_fit_is_said_with_what_might(tiny_set, micro_batch, most, 
 def test_gradient_checkpointing_changes_no_byte_of_a_run(tiny_set, mode, monkeypatch):
     twice = []
 
-    def watched(run, *inputs, use_reentrant):
+    def watched(run, *inputs, **options):
         twice.append(run)
-        return checkpoint(run, *inputs, use_reentrant=use_reentrant)
+        return checkpoint(run, *inputs, **options)
 
     monkeypatch.setattr("kao.networks.recompute.checkpoint", watched)
     plain, sparing = (

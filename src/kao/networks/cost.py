@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from kao.networks.dropout import seeded
+
 
 def parameters(module: nn.Module) -> int:
     """How many numbers are learned."""
@@ -79,4 +81,6 @@ def counting(module: nn.Module) -> Iterator[Kept]:
 
 def _forward(network: nn.Module, shape: tuple[int, int, int], *, batch: int) -> None:
     x = torch.empty(batch, *shape, device="meta")
-    network(x, torch.empty(batch, device="meta"), None)
+    seeds = torch.empty(batch, dtype=torch.int64, device="meta")
+    with seeded(network, seeds):
+        network(x, torch.empty(batch, device="meta"), None)

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from kao.errors import ConfigError
 from kao.networks.checks import check_dropout
 from kao.networks.conditions import NOTHING, Conditions, Takes, placed, told
+from kao.networks.dropout import Dropout
 from kao.networks.embeddings import Sinusoids
 from kao.networks.layers import zeroed
 from kao.networks.positions import places, places_told, rotation, sincos
@@ -193,7 +194,7 @@ class DiTBlock(nn.Module):
         self.mlp = nn.Sequential(
             glorot(nn.Linear(config.width, inside)),
             nn.GELU(approximate="tanh"),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
             glorot(nn.Linear(inside, config.width)),
         )
 

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from kao.networks.attention import attend
 from kao.networks.conditions import NOTHING, Conditions, Takes, placed, told
+from kao.networks.dropout import Dropout
 from kao.networks.magnitude import (
     MPConv,
     MPFourier,
@@ -77,7 +78,7 @@ class MPBlock(nn.Module):
         self.conv_in = MPConv(outputs if normed else inputs, outputs, 3)
         self.level = MPLinear(embedding, outputs)
         self.gain = nn.Parameter(torch.zeros(1))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.conv_out = MPConv(outputs, outputs, 3)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:

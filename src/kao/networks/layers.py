@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kao.networks.dropout import Dropout
+
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
@@ -84,7 +86,7 @@ class ResidualBlock(nn.Module):
         self.conv_in = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.level = nn.Linear(embedding, 2 * outputs if film else outputs)
         self.norm_out = group_norm(outputs, groups, eps=eps)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.conv_out = zeroed(nn.Conv2d(outputs, outputs, 3, padding=1))
         changed = projected or inputs != outputs
         self.skip = nn.Conv2d(inputs, outputs, 1) if changed else nn.Identity()

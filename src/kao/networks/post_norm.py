@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kao.networks.dropout import Dropout
 from kao.networks.layers import group_norm
 from kao.networks.linear_attention import ChannelNorm, MapAttention
 
@@ -80,7 +81,7 @@ class PostNormBlock(nn.Module):
 
         self.level = nn.Linear(embedding, 2 * outputs)
         self.conv_in, self.norm_in = conv(inputs), norm()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.conv_out, self.norm_out = conv(outputs), norm()
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 

@@ -3,7 +3,7 @@
 A backward pass needs what the forward pass computed.  A part that is recomputed keeps only what
 went into it, and runs forward once more when its gradient is asked for: memory falls, and the
 step costs up to one forward pass more, a third of its operations.  No number changes: the second
-run sees the same inputs, the same precision and, for dropout, the same state of torch's generator.
+run sees the same inputs and the same precision, and dropout its seeds (see `dropout.seeded`).
 """
 
 from collections.abc import Iterable
@@ -89,5 +89,5 @@ def _twice(owner: nn.Module, method: str, *inputs: Tensor | None) -> Tensor:
     if not torch.is_grad_enabled():
         plain: Tensor = run(*inputs)
         return plain
-    output: Tensor = checkpoint(run, *inputs, use_reentrant=False)
+    output: Tensor = checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False)
     return output

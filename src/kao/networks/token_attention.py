@@ -9,6 +9,7 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from kao.networks.attention import HeadNorm, attend
+from kao.networks.dropout import Dropout
 from kao.networks.positions import rotated
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
@@ -29,7 +30,7 @@ class SelfAttention(nn.Module):
         self.heads = heads
         self.qkv = glorot(nn.Linear(width, 3 * width))
         self.norm_q, self.norm_k = (_head_norm(width // heads, on=qk_norm) for _ in "qk")
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.out = glorot(nn.Linear(width, width))
 
     def forward(self, h_BNC: Tensor, turn: Tensor | None) -> Tensor:
@@ -63,7 +64,7 @@ class CrossAttention(nn.Module):
         self.q = glorot(nn.Linear(width, width))
         self.kv = glorot(nn.Linear(tokens, 2 * width, bias=False))
         self.norm_q, self.norm_k = (_head_norm(width // heads, on=qk_norm) for _ in "qk")
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.out = nn.Linear(width, width, bias=False)
         nn.init.zeros_(self.out.weight)
 

@@ -1,10 +1,9 @@
 """The gradient of one batch, however it is cut into pieces.
 
-A batch is one set of numbers: its times are drawn together, and so is whose class is kept back;
-its noise in chunks of eight images, each from a generator of its own.  So the loss of an image does
-not depend on how many images are worked on at once, nor on which process works on it; sums differ
-by their rounding alone.
-Dropout is the exception, since its masks follow the shape of what they fall on.
+A batch is one set of numbers: its times are drawn together, and so are whose class is kept back
+and the seed of each image's dropout; its noise in chunks of eight images, each from a generator of
+its own.  So the loss of an image does not depend on how many images are worked on at once, nor on
+which process works on it; sums differ by their rounding alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from kao.diffusion.schedules import Level
 from kao.errors import LoneError
 from kao.machine import Precision, out_of_memory, release
 from kao.networks import Conditions
+from kao.networks.dropout import seeded
 from kao.pixels import to_float
 from kao.processes import ALONE, Processes
 from kao.seeds import mixed_seed
@@ -30,7 +30,7 @@ from kao.training.parallel import micro
 CHUNK = 8
 """Images whose noise comes from one generator."""
 
-_TIMES, _LAYERS, _NOISE, _CLASSES = 2, 3, 5, 6
+_TIMES, _DROPOUT, _NOISE, _CLASSES = 2, 3, 5, 6
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -133,7 +133,7 @@ class Gradients:
         seeds = {
             "times": mixed_seed(_TIMES, self.seed, images),
             "noise of the first chunk": mixed_seed(_NOISE, self.seed, images, 0),
-            "dropout of the first piece": mixed_seed(_LAYERS, self.seed, images, 0),
+            "dropout": mixed_seed(_DROPOUT, self.seed, images),
         }
         if self.classes is not None:
             seeds["classes"] = mixed_seed(_CLASSES, self.seed, images)
@@ -158,17 +158,19 @@ class Gradients:
         glance = self._glance(batch, done, generator)
         mine = self.processes.rows(count)
         labels = self._labels(batch, mine, images=images)
+        dropout = self._dropout(count, images=images)
 
         parts, noise = [], None
         for rows in pieces(mine, self.micro_batch):
             here = slice(rows.start - mine.start, rows.stop - mine.start)
-            # Dropout is the one draw in torch that takes no generator, so the global one is set.
-            torch.manual_seed(mixed_seed(_LAYERS, self.seed, images, rows.start))
             x0 = to_float(batch.images[here].to(self.device, non_blocking=True))
             shown = glance(x0, rows)
             noise = noise or self._noise(shown, mine, images=images)
             drawn = Drawn(times.t[rows], times.weight[rows], *(each[here] for each in noise))
-            with micro(self.module, last=rows.stop == mine.stop):
+            with (
+                micro(self.module, last=rows.stop == mine.stop),
+                seeded(objective.denoiser.network, dropout[rows]),
+            ):
                 with self.autocast():
                     losses = self.module(
                         shown.x0.contiguous(memory_format=self._layout),
@@ -201,6 +203,11 @@ class Gradients:
         generator = torch.Generator().manual_seed(mixed_seed(_CLASSES, self.seed, images))
         kept_back = self.classes.kept_back(batch.count, generator)
         return self.classes.told(batch.labels, kept_back[mine]).to(self.device)
+
+    def _dropout(self, count: int, *, images: int) -> Tensor:
+        """The seeds of the batch's dropout, (B,), int64, on the device."""
+        generator = torch.Generator().manual_seed(mixed_seed(_DROPOUT, self.seed, images))
+        return torch.randint(2**63 - 1, (count,), generator=generator).to(self.device)
 
     def _conditions(
         self, batch: Batch, here: slice, shown: Shown, labels: Tensor | None

@@ -199,15 +199,12 @@ def _finite(tensors: Iterable[Tensor]) -> bool:
 @contextmanager
 def _only_lent(trainer: Trainer) -> Iterator[None]:
     """Dropout off, layers uncompiled, zero matrices lent values; everything back at the end."""
-    objective, on_gpu = trainer.gradients.objective, trainer.device.type == "cuda"
+    objective = trainer.gradients.objective
     training = {module: module.training for module in objective.modules()}
     zero = [p for p in objective.parameters() if p.ndim >= 2 and not p.detach().any()]
     kept = [p.detach().clone() for p in zero]
     generator = torch.Generator().manual_seed(mixed_seed(_TEST, trainer.gradients.seed))
-    with (
-        torch.random.fork_rng(devices=[trainer.device] if on_gpu else []),
-        torch.compiler.set_stance("force_eager"),  # for one batch nothing is compiled
-    ):
+    with torch.compiler.set_stance("force_eager"):  # for one batch nothing is compiled
         try:
             objective.eval()
             for parameter in zero:
