@@ -6,7 +6,7 @@ from gaussian import Gaussian, scalar
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from kao.diffusion import SCHEDULES, VE, Cosine, DiscreteSchedule, Flow, Level, Linear
+from kao.diffusion import SCHEDULES, VE, Cosine, DiscreteSchedule, Flow, Level, Linear, VPCosine
 from kao.diffusion.bound import log_likelihood, step_divergence, variational_bound
 from kao.diffusion.posterior import posterior_log_variance, posterior_mean
 
@@ -99,6 +99,25 @@ def test_a_continuous_schedule_is_a_chain_of_a_thousand_steps():
     bits = variational_bound(x0, x0 + error, share, torch.tensor([0.5]).double(), schedule)
     nats = step_divergence(error, share, schedule(scalar(0.5)), schedule(scalar(0.499)))
     assert bits.item() == pytest.approx(1000 * nats.mean().item() / math.log(2), rel=1e-6)
+
+
+@pytest.mark.parametrize("config", [Flow(), VPCosine(), VE(sigma_max=80.0)], ids=type)
+def test_the_mean_over_even_times_is_the_bound_in_closed_form(config):
+    # With beta_tilde as variance and one error everywhere, the divergences of a chain add up to
+    # the difference of the two ends' snr; the rest is the likelihood of the last step.
+    schedule, grey, error, count = config.build(), 100 / 255 * 2 - 1, 0.01, 100_000
+    t = (torch.arange(count, dtype=torch.float64) + 0.5) / count * schedule.t_max
+    x0 = torch.full((count, 1, 1, 1), grey, dtype=torch.float64)
+    bits = variational_bound(x0, x0 + error, 0 * x0, t, schedule)
+
+    length = schedule.t_max / 1000
+    first, last = t[(t >= length) & (t < 2 * length)], t[t >= schedule.t_max - length]
+    nats = 0.5 * error**2 * (schedule(first).snr.mean() - schedule(last).snr.mean())
+    beta = schedule(first).sigma ** 2
+    bell = Normal(grey + error, (beta / 2).sqrt())
+    mass = bell.cdf(torch.tensor(grey + 1 / 255)) - bell.cdf(torch.tensor(grey - 1 / 255))
+    nats = nats - mass.clamp(min=1e-12).log().mean()
+    assert bits.mean().item() == pytest.approx(nats.item() / math.log(2), rel=1e-4)
 
 
 @pytest.mark.parametrize("t", [1.0, 500.0])

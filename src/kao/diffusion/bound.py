@@ -37,9 +37,10 @@ def variational_bound(
     eq. 16, add to the plain loss.  As there (sec. 3.1), no gradient flows to the mean: it goes to
     `share` only.
 
-    The chain is that of whole times on a discrete schedule, and a thousand steps of equal length on
-    others.  What is less than two steps from the clean image goes there in one: so sigma_t is never
-    many times sigma_s, and beta_tilde never next to nothing beside beta.
+    The chain is that of whole times on a discrete schedule.  On others it has a thousand times,
+    one length apart, of which the first lies between one and two lengths from the clean image and
+    goes there in one step: so sigma_t is never many times sigma_s, and beta_tilde never next to
+    nothing beside beta.  Times below one length are on no such chain, and their term is 0.
 
     Args:
         x0: Clean images, (B, C, H, W), in [-1, 1].
@@ -61,7 +62,7 @@ def variational_bound(
     log_variance = posterior_log_variance(here, there, share)
     likelihood = log_likelihood(x0, x0_hat, log_variance).flatten(1).mean(1)
     term = torch.where((s > 0).to(x0.device), divergence, -likelihood)
-    return steps / math.log(2) * term
+    return steps / math.log(2) * torch.where((t < length).to(x0.device), 0.0, term)
 
 
 def step_divergence(error: Tensor, share: Tensor, t: Level, s: Level) -> Tensor:

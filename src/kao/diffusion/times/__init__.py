@@ -9,8 +9,8 @@
 The first three define the objective: the mean of the loss over their own density.  The learned
 two keep the objective of Uniform, by a weight on each image, and only lessen its variance.
 
-Draws are made for a whole batch, from one generator.  Processes that share a batch are to take
-their slices of one draw, so that the strata span them all; kao trains in one process today.
+Draws are made for a whole batch, from one generator.  Processes that share a batch each take their
+rows of one draw, so that the strata span them all.
 """
 
 from kao.diffusion.times.base import Draw, Times, TimesConfig, shares
