@@ -3,8 +3,20 @@ import itertools
 import pytest
 import torch
 
-from kao.config.sampling import STEPS, SamplingConfig, evenly, stepped_by
-from kao.diffusion import DDIM, VE, Ancestral, Cosine, DPMSolver2M, Flow, Heun, VPCosine, grids
+from kao.config.sampling import STEPS, SamplingConfig, evenly, refuse_uneven, stepped_by
+from kao.diffusion import (
+    DDIM,
+    PNDM,
+    VE,
+    Ancestral,
+    Cosine,
+    DPMSolver2M,
+    Flow,
+    Heun,
+    VPCosine,
+    grids,
+)
+from kao.errors import ConfigError
 
 SOLVER = SamplingConfig(DPMSolver2M(), grids.LogSNR(), 16)
 
@@ -41,6 +53,27 @@ def test_another_sampler_of_first_order_takes_even_times():
     for sampler in (DDIM(), Ancestral()):
         assert stepped_by(sampler, SOLVER, schedule) == SamplingConfig(sampler, grids.uniform, 25)
     assert stepped_by(Heun(), SOLVER, schedule) == SamplingConfig(Heun(), grids.LogSNR(), 16)
+
+
+def test_pndm_takes_even_times_too():
+    schedule = VPCosine().build()
+    assert stepped_by(PNDM(), SOLVER, schedule) == SamplingConfig(PNDM(), grids.uniform, 25)
+    first = SamplingConfig(DDIM(), grids.leading, 50)
+    assert stepped_by(PNDM(), first, schedule) == SamplingConfig(PNDM(), grids.leading, 50)
+
+
+@pytest.mark.parametrize("grid", [grids.Karras(), grids.LogSNR(), grids.Learned()])
+def test_pndm_is_refused_on_steps_that_are_not_even(grid):
+    with pytest.raises(ConfigError, match=r'"pndm" .* equal size in t.*grid = "uniform"'):
+        refuse_uneven(SamplingConfig(PNDM(), grid, 50))
+    refuse_uneven(SamplingConfig(DPMSolver2M(), grid, 2))
+
+
+@pytest.mark.parametrize("grid", [grids.uniform, grids.leading, grids.trailing, grids.linspace])
+def test_pndm_is_refused_in_fewer_steps_than_its_formula_has_predictions(grid):
+    with pytest.raises(ConfigError, match=r"steps = 3: take 4 steps or more"):
+        refuse_uneven(SamplingConfig(PNDM(), grid, 3))
+    refuse_uneven(SamplingConfig(PNDM(), grid, 4))
 
 
 def test_one_of_first_order_keeps_the_times_of_another():

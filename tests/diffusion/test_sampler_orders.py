@@ -135,6 +135,38 @@ def test_the_path_error_of_multi_step_samplers_falls_with_the_claimed_order(samp
     assert found == pytest.approx([sampler.order] * 2, abs=0.15)
 
 
+@pytest.mark.parametrize("grid", [grids.Karras(), grids.LogSNR()], ids=["karras", "log_snr"])
+@pytest.mark.parametrize("name", ["vp_cosine", "flow", "ve", "linear"])
+@over("sampler", {"heun": Heun(), "dpm++2s": DPMSolver2S()} | MULTI_STEP)
+def test_on_grids_by_the_ratio_orders_hold_down_to_the_last_time_above_zero(sampler, name, grid):
+    schedule = SCHEDULES[name]().build()
+    found = path_slopes(sampler, (schedule, lambda n: grid(schedule, n)[:-1]), [100, 200, 400])
+    # The parabola of 3M meets this path more closely still where steps are equal in lambda.
+    assert min(found) > sampler.order - 0.15
+    if not isinstance(sampler, DPMSolver3M):
+        assert max(found) < sampler.order + 0.2
+
+
+@pytest.mark.parametrize("name", ["vp_cosine", "flow"])
+@over("sampler", {"heun": Heun(), "dpm++2s": DPMSolver2S()} | MULTI_STEP)
+def test_on_even_times_down_to_zero_no_order_is_above_two(sampler, name):
+    schedule = SCHEDULES[name]().build()
+    course = schedule, lambda n: grids.uniform(schedule, n)
+    assert all(1.6 < slope < 2.1 for slope in path_slopes(sampler, course, [125, 250, 500]))
+
+
+@over("sampler", {"heun": Heun(), "dpm++2s": DPMSolver2S()} | MULTI_STEP)
+def test_on_even_times_of_a_chain_the_last_step_decides_whatever_the_order(sampler):
+    """x_0 is held on it, which leaves std z (1 - 1 / sqrt(1 + (sigma / alpha std)^2))."""
+    schedule = Linear().build()
+    data, z = Gaussian(schedule), torch.full((1, 1, 1, 1), 2, dtype=torch.float64)
+    grid = grids.uniform(schedule, 1000)
+    *_, end = trajectory(data, sampler, data.path(z, grid[0]), grid, noise=no_noise)
+    ratio = schedule(grid[-2]).sigma / schedule(grid[-2]).alpha / data.std
+    held = data.std * z * (1 - 1 / (1 + ratio**2).sqrt())
+    assert 0.3 < ((end - data.path(z, grid[-1])).abs() / held).item() < 1.3
+
+
 @over("course", GENTLE)
 def test_unipc_with_three_predictions_is_of_fourth_order(course):
     found = path_slopes(UniPC(p=3), course, [64, 128, 256])

@@ -7,12 +7,14 @@ import torch
 from gaussian import Gaussian, law_after, scalar
 from torch import nn
 
+from kao.config.sampling import SamplingConfig, refuse_uneven
 from kao.diffusion import (
     SCHEDULES,
     TARGETS,
     VE,
     Clipped,
     Denoiser,
+    DiscreteSchedule,
     Flow,
     Linear,
     SeededNoise,
@@ -47,6 +49,7 @@ VARIANTS = {name: sampler() for name, sampler in SAMPLERS.items()} | {
     "pndm-runge-kutta": PNDM(start="runge_kutta"),
     "euler-churned": Euler(churn=0.3),
     "heun-churned": Heun(churn=0.3),
+    "unipc-bh1": UniPC(variant="bh1"),
     "unipc-3-bh1": UniPC(p=3, variant="bh1"),
     "euler_a-eta-half": EulerAncestral(eta=0.5),
 }
@@ -309,6 +312,56 @@ def test_thirty_steps_come_near_the_spread_of_the_data_on_every_schedule(sampler
     times = {"uniform": grids.uniform, "karras": grids.Karras()}[grid](data.schedule, 30)
     _, variance = law_after(data, VARIANTS[sampler], times)
     assert variance.sqrt().item() == pytest.approx(data.std, rel=0.35)
+
+
+LEAVE_NOISE = (Heun(), Heun(churn=0.3), Ancestral(variance="beta"))
+GRIDS = {
+    "uniform": grids.uniform,
+    "leading": grids.leading,
+    "linspace": grids.linspace,
+    "karras": grids.Karras(),
+    "log_snr": grids.LogSNR(),
+    "learned": grids.Learned(knots=(0.0, 0.05, 0.2, 0.6, 1.0)),
+}
+
+
+def root_mean_square(data, sampler, times):
+    mean, variance = law_after(data, sampler, times)
+    return (mean**2 + variance).sqrt().item()
+
+
+@pytest.mark.parametrize("name", GRIDS)
+@variants
+def test_few_steps_draw_pictures_and_no_explosion_wherever_they_are_allowed(sampler, name):
+    exact = math.hypot(0.3, 0.5)  # of the data
+    found = {}
+    for schedule, curve in BUILT.items():
+        if name in ("leading", "linspace") and not isinstance(curve, DiscreteSchedule):
+            continue
+        if schedule == "ve" and name in ("karras", "log_snr") and sampler in LEAVE_NOISE:
+            continue  # see the next test
+        for steps in range(1, 7):
+            try:
+                refuse_uneven(SamplingConfig(sampler, GRIDS[name], steps))
+            except ConfigError:
+                continue
+            found[schedule, steps] = root_mean_square(
+                Gaussian(curve), sampler, GRIDS[name](curve, steps)
+            )
+    # The most by UniPC with bh1, of which its docstring warns.
+    most = 5 if getattr(sampler, "variant", "") == "bh1" else 2.6
+    assert {at: rms for at, rms in found.items() if not rms < most * exact} == {}
+
+
+@pytest.mark.parametrize("grid", [grids.Karras(), grids.LogSNR()])
+@pytest.mark.parametrize(("sampler", "share"), list(zip(LEAVE_NOISE, (0.5, 0.5, 1.0), strict=True)))
+def test_on_ve_some_samplers_leave_of_the_noise_in_two_steps_and_little_in_ten(
+    sampler, share, grid
+):
+    data = Gaussian(BUILT["ve"])
+    two, ten = (root_mean_square(data, sampler, grid(data.schedule, n)) for n in (2, 10))
+    assert two == pytest.approx(80 * share, rel=0.01)  # it starts from 80
+    assert ten < 2 * math.hypot(0.3, 0.5)
 
 
 def test_churned_heun_on_ve_is_algorithm_2_of_karras_et_al():

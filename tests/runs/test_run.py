@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 import kao
 from kao.config import SamplingConfig
 from kao.config.sampling import GuidanceConfig
-from kao.diffusion import Ancestral, Cosine, Flow
+from kao.diffusion import PNDM, Ancestral, Cosine, Flow, LogSNR
 from kao.errors import CheckpointError, ConfigError
 from kao.runs import Run, draw, with_sampling
 from kao.runs.pictures import some_real
@@ -109,6 +109,12 @@ def test_a_variance_is_drawn_with_only_where_it_is_learned(run):
         run.drawing(sampling)
     learning = replace(run.config, loss=replace(run.config.loss, bound=0.001))
     assert with_sampling(learning, sampling).sampling == sampling
+
+
+def test_pndm_does_not_draw_on_steps_that_it_is_not_made_for(run):
+    with pytest.raises(ConfigError, match=r'"pndm" is made for steps of equal size'):
+        run.drawing(SamplingConfig(sampler=PNDM(), grid=LogSNR()))
+    assert run.drawing(SamplingConfig(sampler=PNDM())).sampling.sampler == PNDM()
 
 
 # --- guidance -----------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from torch import Tensor
 from kao.checkpoints import FOLDER, LOSS, Checkpoint, fill
 from kao.config import RunConfig, SamplingConfig, load_config
 from kao.config.run import CHANNELS
+from kao.config.sampling import refuse_uneven
 from kao.diffusion import Ancestral, Denoise, Denoiser, Guided, Times, grids, sample, seeds_of
 from kao.diffusion.guidance import Conditioned
 from kao.errors import CheckpointError, ConfigError
@@ -175,8 +176,9 @@ def check_drawing(config: RunConfig) -> None:
         config: Of the model that is to draw.
 
     Raises:
-        ConfigError: A variance that is not learned is asked for, guidance has nothing to go away
-            from, or the worse model is of other pictures or classes or another schedule.
+        ConfigError: A variance that is not learned is asked for, PNDM is to take steps that it is
+            not made for, guidance has nothing to go away from, or the worse model is of other
+            pictures or classes or another schedule.
         CheckpointError: The worse model is no run and no checkpoint.
     """
     sampler = config.sampling.sampler
@@ -185,6 +187,7 @@ def check_drawing(config: RunConfig) -> None:
             'sampling.sampler.variance = "learned", but with loss.bound = 0 the network learns no '
             'variance: choose "beta" or "beta_tilde", or train a model with loss.bound = 0.001.'
         )
+    refuse_uneven(config.sampling)
     refuse_vain(config)
     if config.sampling.guidance.worse:
         _worse(config)

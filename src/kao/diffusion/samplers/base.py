@@ -19,8 +19,12 @@ class Sampler(ABC):
     images on any device and leave them float32.
 
     Attributes:
-        order: Order of global accuracy, where steps are small and smoothly spaced, on the
-            probability-flow ODE; that of the law of the images for samplers that draw noise.
+        order: Order of global accuracy on the probability-flow ODE, between two levels of which
+            the cleaner has noise left, where steps are small and smoothly spaced in lambda; that
+            of the law of the images for samplers that draw noise.  lambda is infinite at the
+            clean image, so what the last steps of an even grid in t leave limits the order: to 2
+            on schedules whose sigma is about proportional to t there, to 1 where sigma^2 is, as
+            in the chains of DDPM.
             0: not an integrator, its law does not come nearer with the number of steps.
     """
 
