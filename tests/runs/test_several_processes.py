@@ -18,6 +18,7 @@ from kao.runs import Ask, Run, draw, finish, open_session
 WORDS = (
     "training.batch=8",
     "data.held_out=4",
+    "network.dropout=0.2",
     "hooks.pictures=3",
     "hooks.log=8",
     "hooks.checkpoints=16",

@@ -30,9 +30,10 @@ class PNDM(Sampler):
 
     The noise of a step is extrapolated from the last four predictions by the Adams-Bashforth
     formula, and DDIM's step moves x along it.  One network call a step after the start.  The
-    formulas are for steps of equal size in t, four or more: with fewer, or with few steps of equal
-    log-snr, x may grow a thousandfold, and [sampling] refuses both.  DDIM's step is exact in sigma / alpha and not in
-    t, which leaves the whole second-order; where sigma / alpha falls in equal steps, fourth.
+    formulas are for steps of equal size in t, four or more: in fewer, or in few steps of equal
+    log-snr, x may grow a thousandfold, and the configuration refuses both.  DDIM's step is
+    exact in sigma / alpha and not in t, which leaves the whole second-order; where sigma / alpha
+    falls in equal steps, fourth.
 
     At pure noise, and where alpha / sigma is below 1e-3, the step is DDIM's, the only one without
     a division by alpha; next to it sigma / alpha bends most, and paths that begin there come short
