@@ -3,6 +3,7 @@
 import pytest
 import torch
 from small_losses import (
+    PAIRS,
     At,
     Net,
     at,
@@ -52,9 +53,13 @@ def test_the_default_loss_is_the_mean_square_and_draws_what_the_formula_draws(sc
     assert torch.equal(after.get_state(), generator.get_state())
 
 
-@pairs
 @pytest.mark.parametrize(
-    "weight", [lambda level: level.snr, lambda level: torch.ones_like(level.snr), MinSNR(5.0)]
+    ("schedule", "target", "weight"),
+    [
+        *((*pair, MinSNR(5.0)) for pair in PAIRS),
+        ("linear", "v", lambda level: level.snr),
+        ("linear", "v", lambda level: torch.ones_like(level.snr)),
+    ],
 )
 def test_a_weight_is_what_the_squared_error_of_x0_is_multiplied_by(schedule, target, weight):
     denoiser, x0 = denoiser_of(schedule, target), images()
@@ -90,8 +95,10 @@ def test_plain_mse_on_f_is_the_loss_of_the_edm_paper():
     torch.testing.assert_close(value, expected, rtol=1e-9, atol=0)
 
 
-@pairs
-@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize(
+    ("schedule", "target", "weight"),
+    [*((*pair, "min_snr") for pair in PAIRS), *(("linear", "v", weight) for weight in WEIGHTS)],
+)
 def test_losses_and_gradients_are_finite_to_both_ends_of_the_schedule(schedule, target, weight):
     denoiser, x0 = denoiser_of(schedule, target), images(3).float()
     for norm in NORMS.values():

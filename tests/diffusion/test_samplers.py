@@ -86,10 +86,15 @@ class Net(nn.Module):
         return self.conv(x).tanh() + (label / 500).sin().reshape(-1, 1, 1, 1)
 
 
-@schedules
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("name", VARIANTS | LEARNED)
+@pytest.mark.parametrize(
+    ("name", "schedule", "target"),
+    [
+        *((name, "linear", "v") for name in VARIANTS | LEARNED),
+        *(("dpm++2m", schedule, target) for schedule in BUILT for target in TARGETS),
+    ],
+)
 def test_every_schedule_target_and_sampler_compose(name, schedule, target):
+    schedule = BUILT[schedule]
     entry = TARGETS[target]
     row = entry() if isinstance(entry, type) else entry
     network = Net(outputs=6 if name in LEARNED else 3)
@@ -137,9 +142,10 @@ def test_a_picture_depends_on_its_seed_and_not_on_its_batch(sampler):
 
 
 @variants
-@schedules
-@pytest.mark.parametrize("steps", [1, 2, 6])
-def test_the_denoiser_is_never_asked_about_time_zero(sampler, schedule, steps):
+@pytest.mark.parametrize("name", ["linear", "flow"])
+@pytest.mark.parametrize("steps", [1, 6])
+def test_the_denoiser_is_never_asked_about_time_zero(sampler, name, steps):
+    schedule = BUILT[name]
     data, asked = Gaussian(schedule), []
 
     class Spy:
@@ -299,19 +305,6 @@ def test_heun_on_flow_is_the_trapezoid_on_its_velocity():
             d = (d + velocity(x + (s - t) * d, s)) / 2
         x = x + (s - t) * d
     torch.testing.assert_close(ours, x, rtol=1e-12, atol=1e-12)
-
-
-# Not VE in equal steps from sigma = 80, of which none is where pictures are made.
-@pytest.mark.parametrize(
-    ("name", "grid"),
-    [(n, "uniform") for n in BUILT if n != "ve"] + [(n, "karras") for n in BUILT],
-)
-@pytest.mark.parametrize("sampler", [n for n in VARIANTS if n != "lcm" and n not in CHURNED])
-def test_thirty_steps_come_near_the_spread_of_the_data_on_every_schedule(sampler, name, grid):
-    data = Gaussian(BUILT[name])
-    times = {"uniform": grids.uniform, "karras": grids.Karras()}[grid](data.schedule, 30)
-    _, variance = law_after(data, VARIANTS[sampler], times)
-    assert variance.sqrt().item() == pytest.approx(data.std, rel=0.35)
 
 
 LEAVE_NOISE = (Heun(), Heun(churn=0.3), Ancestral(variance="beta"))

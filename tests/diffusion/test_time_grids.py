@@ -4,7 +4,7 @@ from dataclasses import fields
 import pytest
 import torch
 
-from kao.diffusion.grids import GRIDS, Karras, Learned, LogSNR, leading, linspace, uniform
+from kao.diffusion.grids import GRIDS, Karras, Learned, LogSNR, leading, linspace, trailing, uniform
 from kao.diffusion.schedules import (
     SCHEDULES,
     VE,
@@ -42,6 +42,7 @@ CURVES = {name: config.build() for name, config in CONFIGS.items()}
 COMBINATIONS = [
     (grid, schedule)
     for grid in ENTRIES
+    if grid != "trailing"  # is uniform
     for schedule, curve in CURVES.items()
     if grid not in WHOLE or isinstance(curve, DiscreteSchedule)
 ]
@@ -57,7 +58,7 @@ def falls_to_zero(times, curve, steps):
 
 
 @pytest.mark.parametrize(("grid", "schedule"), COMBINATIONS)
-@pytest.mark.parametrize("steps", [1, 2, 7, 50, 999, 1000])
+@pytest.mark.parametrize("steps", [1, 7, 1000])
 def test_grids_fall_strictly_from_within_the_schedule_to_zero(grid, schedule, steps):
     curve = CURVES[schedule]
     steps = min(steps, curve.t_max) if isinstance(curve, DiscreteSchedule) else steps
@@ -79,7 +80,7 @@ def test_no_rho_that_is_allowed_makes_times_coincide(curve, rho):
 
 
 @each_schedule
-@pytest.mark.parametrize("grid", ["uniform", "trailing", "learned"])
+@pytest.mark.parametrize("grid", ["uniform", "learned"])
 @pytest.mark.parametrize("steps", [1, 7])
 def test_grids_by_time_start_at_exactly_the_noisiest(curve, grid, steps):
     assert ENTRIES[grid](curve, steps)[0] == curve.t_max
@@ -92,6 +93,11 @@ def test_uniform_grids_take_equal_steps(curve):
         assert torch.equal(times, times.round())
     else:
         torch.testing.assert_close(times.diff(), torch.full((7,), -curve.t_max / 7).double())
+
+
+@each_schedule
+def test_trailing_is_uniform(curve):
+    assert torch.equal(trailing(curve, 7), uniform(curve, 7))
 
 
 @grids
