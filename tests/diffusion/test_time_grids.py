@@ -4,7 +4,17 @@ from dataclasses import fields
 import pytest
 import torch
 
-from kao.diffusion.grids import GRIDS, Karras, Learned, LogSNR, leading, linspace, trailing, uniform
+from kao.diffusion.grids import (
+    GRIDS,
+    Karras,
+    Learned,
+    LogSNR,
+    Spaced,
+    leading,
+    linspace,
+    trailing,
+    uniform,
+)
 from kao.diffusion.schedules import (
     SCHEDULES,
     VE,
@@ -22,7 +32,8 @@ KNOTS = (0.0, 0.001, 0.002, 0.01, 0.4, 0.999, 1.0)
 # A learned grid needs knots; every other entry is used as its registry gives it.
 ENTRIES = {name: entry() if isinstance(entry, type) else entry for name, entry in GRIDS.items()}
 ENTRIES["learned"] = Learned(KNOTS)
-WHOLE = ("leading", "linspace")
+ENTRIES["spaced"] = Spaced("even", offset=0)  # its defaults have room for T - 1 steps
+WHOLE = ("leading", "linspace", "spaced")
 CONFIGS = {
     **{name: c() for name, c in SCHEDULES.items()},
     **{
@@ -258,6 +269,36 @@ def test_ratios_that_the_schedule_never_has_are_refused(grid):
 )
 def test_every_option_changes_the_grid(name, option):
     other = {"sigma_min": 0.01, "sigma_max": 40.0, "rho": 3.0, "knots": (0.0, 0.3, 1.0)}
-    curve = Flow().build()
+    other |= {"spacing": "linspace", "offset": 2, "spare": True, "ratios": "karras"}
+    curve = (Linear() if name in WHOLE else Flow()).build()
     changed = GRIDS[name](**{option: other[option]})(curve, 6)
-    assert not torch.equal(changed, ENTRIES[name](curve, 6))
+    plain = GRIDS[name]() if name in WHOLE else ENTRIES[name]
+    assert not torch.equal(changed, plain(curve, 6))
+
+
+@pytest.mark.parametrize(
+    "options", [{"spacing": "random"}, {"ratios": "beta"}, {"offset": -1}], ids=str
+)
+def test_a_spacing_that_is_none_is_refused(options):
+    with pytest.raises(ConfigError, match=f"grid.{next(iter(options))} ="):
+        Spaced(**options)
+
+
+@pytest.mark.parametrize(
+    ("grid", "steps"),
+    [(Spaced(), 1000), (Spaced("linspace", spare=True), 1000), (Spaced(offset=900), 200)],
+    ids=str,
+)
+def test_more_steps_than_there_is_room_for_are_refused(grid, steps):
+    with pytest.raises(ConfigError, match="take fewer steps"):
+        grid(Linear().build(), steps)
+
+
+@pytest.mark.parametrize("ratios", ["karras", "log_snr"])
+def test_ratios_lie_between_the_ends_of_the_spacing(ratios):
+    curve = Linear(zero_terminal_snr=True).build()
+    times = Spaced("leading", offset=3, ratios=ratios)(curve, 5)
+    torch.testing.assert_close(times[[0, 4]], torch.tensor([804.0, 4.0]).double())
+    # Pure noise has no ratio, and is taken for 4096.
+    first = curve(Spaced("trailing", ratios=ratios)(curve, 5)[0])
+    assert first.sigma / first.alpha == pytest.approx(4096)

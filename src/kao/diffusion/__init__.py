@@ -35,6 +35,7 @@ from kao.diffusion.grids import (
     Karras,
     Learned,
     LogSNR,
+    Spaced,
 )
 from kao.diffusion.guidance import (
     THRESHOLDS,
@@ -211,6 +212,7 @@ __all__ = [
     "Grid",
     "Karras",
     "LogSNR",
+    "Spaced",
     "Learned",
     "Noise",
     "SeededNoise",

@@ -2,6 +2,7 @@
 
 uniform, trailing    equal steps of time, from t_max
 leading, linspace    the other two spacings of a chain's whole times
+Spaced               the same as other programs have them: shifted, one more, or spread by the ratio
 Karras, LogSNR       by the noise-to-signal ratio, so they mean the same on every schedule
 Learned              by the density of times that a run has learned
 """
@@ -9,12 +10,16 @@ Learned              by the density of times that a run has learned
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from kao.diffusion.schedules import DiscreteSchedule, NoiseSchedule
 from kao.errors import ConfigError
+
+_PURE = 4096.0
+"""The ratio sigma / alpha that diffusers gives pure noise."""
 
 Grid = Callable[[NoiseSchedule, int], Tensor]
 """(schedule, steps) -> decreasing times, float64, (steps + 1,), the last of them 0."""
@@ -62,10 +67,7 @@ def leading(schedule: NoiseSchedule, steps: int) -> Tensor:
     Raises:
         ConfigError: steps is out of range, or the schedule is continuous.
     """
-    _check_steps(schedule, steps)
-    _check_discrete("leading", schedule)
-    times = torch.arange(steps - 1, -1, -1, dtype=torch.float64) * (schedule.t_max // steps) + 1
-    return torch.cat([times, times.new_zeros(1)])
+    return Spaced("leading", offset=0)(schedule, steps)
 
 
 def linspace(schedule: NoiseSchedule, steps: int) -> Tensor:
@@ -84,13 +86,7 @@ def linspace(schedule: NoiseSchedule, steps: int) -> Tensor:
     Raises:
         ConfigError: steps is out of range, or the schedule is continuous.
     """
-    _check_steps(schedule, steps)
-    _check_discrete("linspace", schedule)
-    # Rounded as indices from 0, and upwards: halves go to even numbers as in other code.
-    gap = (schedule.t_max - 1) / max(steps - 1, 1)
-    times = (torch.arange(steps, dtype=torch.float64) * gap).round().flip(0) + 1
-    times[0] = schedule.t_max
-    return torch.cat([times, times.new_zeros(1)])
+    return Spaced("linspace")(schedule, steps)
 
 
 @dataclass(frozen=True)
@@ -171,6 +167,85 @@ class LogSNR:
     def __call__(self, schedule: NoiseSchedule, steps: int) -> Tensor:
         """The times; arguments and errors are those of `Karras.__call__`."""
         return _by_ratio(schedule, steps, (self.sigma_min, self.sigma_max), torch.log, torch.exp)
+
+
+@dataclass(frozen=True)
+class Spaced:
+    """Times of a chain as diffusers' schedulers space them, to draw what they draw.
+
+    Attributes:
+        spacing: "leading", "linspace" or "trailing", the grids of these names; or "even":
+            linspace without rounding, so that times fall between whole numbers.
+        offset: Added to the times of "leading", as its steps_offset; 0 or more.
+        spare: Whether "leading", "linspace" and "even" are spaced for one step more, of which the
+            cleanest is left out, as its DPM-Solver and UniPC do.
+        ratios: "spaced": those of these times; or "karras" or "log_snr": between the first and
+            the last of them as `Karras` and `LogSNR` place them.
+
+    Raises:
+        ConfigError: An option is out of range.
+    """
+
+    spacing: Literal["leading", "linspace", "trailing", "even"] = "leading"
+    offset: int = 1
+    spare: bool = False
+    ratios: Literal["spaced", "karras", "log_snr"] = "spaced"
+
+    def __post_init__(self) -> None:
+        """Refuse other names, and times below the chain's."""
+        if self.spacing not in ("leading", "linspace", "trailing", "even"):
+            raise ConfigError(
+                f"grid.spacing = {self.spacing!r}, but the choices are leading, linspace, trailing "
+                f"and even."
+            )
+        if self.ratios not in ("spaced", "karras", "log_snr"):
+            raise ConfigError(
+                f"grid.ratios = {self.ratios!r}, but the choices are spaced, karras and log_snr."
+            )
+        if self.offset < 0:
+            raise ConfigError(
+                f"grid.offset = {self.offset}, but it is added to times from 1: 0 or more."
+            )
+
+    def __call__(self, schedule: NoiseSchedule, steps: int) -> Tensor:
+        """The times.
+
+        Args:
+            schedule: A discrete one.
+            steps: In 1..T, and fewer where `offset` or `spare` leave room for fewer.
+
+        Returns:
+            Times, float64, (steps + 1,).
+
+        Raises:
+            ConfigError: steps is out of range, or the schedule is continuous.
+        """
+        _check_steps(schedule, steps)
+        _check_discrete(self.spacing, schedule)
+        count = steps + self.spare
+        index = torch.arange(count - 1, -1, -1, dtype=torch.float64)
+        if self.spacing == "trailing":
+            times = uniform(schedule, steps)[:-1]
+        elif self.spacing == "leading":
+            times = index * (schedule.t_max // count) + 1 + self.offset
+        else:
+            times = index * ((schedule.t_max - 1) / max(count - 1, 1))
+            # As indices from 0: halves go to even numbers as in other code.
+            times = (times if self.spacing == "even" else times.round()) + 1
+            times[0] = schedule.t_max
+        times = times[:steps]
+        if times[0] > schedule.t_max or not (times[1:] < times[:-1]).all():
+            raise ConfigError(
+                f"steps = {steps} with grid.offset = {self.offset} and grid.spare = {self.spare} "
+                f"do not fit the {schedule.t_max} times of the schedule: take fewer steps."
+            )
+        times = torch.cat([times, times.new_zeros(1)])
+        if self.ratios == "spaced" or steps == 1:
+            return times
+        alpha, sigma = schedule(times[[steps - 1, 0]])
+        low, high = (sigma / alpha).clamp(max=_PURE).tolist()
+        within = Karras(low, high) if self.ratios == "karras" else LogSNR(low, high)
+        return within(schedule, steps)
 
 
 @dataclass(frozen=True)
@@ -309,11 +384,12 @@ def _check_ends(sigma_min: float, sigma_max: float) -> None:
         )
 
 
-GRIDS: dict[str, Grid | type[Karras] | type[LogSNR] | type[Learned]] = {
+GRIDS: dict[str, Grid | type[Spaced] | type[Karras] | type[LogSNR] | type[Learned]] = {
     "uniform": uniform,
     "leading": leading,
     "trailing": trailing,
     "linspace": linspace,
+    "spaced": Spaced,
     "karras": Karras,
     "log_snr": LogSNR,
     "learned": Learned,

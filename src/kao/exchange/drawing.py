@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import torch
+
 from kao.diffusion import (
     DDIM,
     PNDM,
@@ -16,11 +18,15 @@ from kao.diffusion import (
     Grid,
     Heun,
     Karras,
+    Level,
     LogSNR,
+    NoiseSchedule,
     Sampler,
+    Spaced,
     UniPC,
     grids,
 )
+from kao.diffusion.samplers.pndm import FAINT
 from kao.exchange.options import (
     ANY,
     COUNT,
@@ -88,32 +94,85 @@ SPACINGS: Mapping[str, Grid] = {
 }
 
 _SOLVERS = (_MULTI, _SINGLE)
-_SPREAD = (_MULTI, _SINGLE, _UNIPC, _EULER, _HEUN)
+_CLEANING = (DDPM, _DDIM, *_SOLVERS, _UNIPC)
+_SPREAD = (*_SOLVERS, _UNIPC, _EULER, _HEUN)
 """Those that can place levels by their noise."""
 
-_LEFT_OUT: Mapping[str, tuple[tuple[str, ...], tuple[Any, ...]]] = {
-    "set_alpha_to_one": ((_DDIM, _PNDM), (True,)),
-    "final_sigmas_type": ((_MULTI, _SINGLE, _UNIPC, _EULER), ("zero", None)),
-    "lambda_min_clipped": (_SOLVERS, (float("-inf"), None)),
-    "use_beta_sigmas": (_SPREAD, (False, None)),
-    "predict_x0": ((_UNIPC,), (True,)),
-    "disable_corrector": ((_UNIPC,), ([], None)),
-    "solver_p": ((_UNIPC,), (None,)),
+_READ_BY: Mapping[str, tuple[str, ...]] = {
+    "rescale_betas_zero_snr": (DDPM, _DDIM, _MULTI, _UNIPC, _EULER, _ANCESTRAL),
+    "clip_sample": (DDPM, _DDIM, _HEUN),
+    "clip_sample_range": (DDPM, _DDIM, _HEUN),
+    "thresholding": _CLEANING,
+    "dynamic_thresholding_ratio": _CLEANING,
+    "sample_max_value": _CLEANING,
+    "timestep_spacing": tuple(kind for kind in KINDS if kind != _SINGLE),
+    "steps_offset": tuple(kind for kind in KINDS if kind != _SINGLE),
+    "set_alpha_to_one": (_DDIM, _PNDM),
+    "skip_prk_steps": (_PNDM,),
+    "solver_order": (*_SOLVERS, _UNIPC),
+    "solver_type": (*_SOLVERS, _UNIPC),
+    "lower_order_final": (*_SOLVERS, _UNIPC),
+    "euler_at_final": (_MULTI,),
+    "algorithm_type": _SOLVERS,
+    "lambda_min_clipped": _SOLVERS,
+    "final_sigmas_type": (*_SOLVERS, _UNIPC, _EULER),
+    "use_karras_sigmas": _SPREAD,
+    "use_exponential_sigmas": _SPREAD,
+    "use_beta_sigmas": _SPREAD,
+    "use_lu_lambdas": (_MULTI,),
+    "sigma_min": (_UNIPC, _EULER),
+    "sigma_max": (_UNIPC, _EULER),
+    "predict_x0": (_UNIPC,),
+    "disable_corrector": (_UNIPC,),
+    "solver_p": (_UNIPC,),
+    "use_flow_sigmas": (*_SOLVERS, _UNIPC),
+    "flow_shift": (*_SOLVERS, _UNIPC),
+    "use_dynamic_shifting": (*_SOLVERS, _UNIPC),
+    "time_shift_type": (*_SOLVERS, _UNIPC),
+    "shift_terminal": (_UNIPC,),
+    "timestep_type": (_EULER,),
+    "interpolation_type": (_EULER,),
 }
-"""Options without a place here: the kinds that feel them, and the values that change nothing."""
+"""The kinds that know an option, of those that not all know: the others pass over it."""
 
-_MOST, _PURE = 1e6, 4096.0
-"""Largest sigma / alpha of a grid here, and that which diffusers gives pure noise."""
+_LEFT_OUT: Mapping[str, tuple[tuple[Any, ...], float]] = {
+    "set_alpha_to_one": ((True,), 0.05),
+    "final_sigmas_type": (("zero", None), 0.1),
+    "lambda_min_clipped": ((float("-inf"), None), 1.0),
+    "use_beta_sigmas": ((False, None), 1.1),
+    "predict_x0": ((True,), 0.2),
+    "disable_corrector": (([], None), 0.05),
+    "solver_p": ((None,), 0.2),
+}
+"""Options without a place here: the values that change nothing, and how far others move a pixel."""
+
+_STEPS = 50
+"""In which diffusers' pipelines draw, unless they walk the whole chain."""
+
+_LEAST, _MOST, _PURE = 1e-6, 1e6, 4096.0
+"""Ends of sigma / alpha of a grid here, and what diffusers gives pure noise."""
+
+Differences = dict[str, float]
+"""Why pictures from the same noise differ from those of diffusers, and by how much at most.
+
+As far as a pixel in [-1, 1] moved in 10 steps, with the exact denoiser of Gaussian data on a linear
+chain: measured by the tests.
+"""
+
+
+def reads(kind: str, option: str) -> bool:
+    """Whether a scheduler of a kind knows an option; one that does not passes over it."""
+    return kind in _READ_BY.get(option, KINDS)
 
 
 def sampler_of(
     kind: str, told: Mapping[str, Any], *, variance: Variance
-) -> tuple[Sampler, list[str]]:
-    """The sampler of a scheduler, and the keys that it does not have as they are told.
+) -> tuple[Sampler, Differences]:
+    """The sampler of a scheduler, and in what it differs.
 
     Args:
         kind: Of `KINDS`.
-        told: All of `OPTIONS`.
+        told: All of `OPTIONS`, by default where the kind does not read them.
         variance: Of a step of DDPM.
     """
     order = told["solver_order"]
@@ -122,63 +181,148 @@ def sampler_of(
     if kind == _UNIPC:
         # diffusers takes the names of other solvers' ways for bh2.
         variant: Literal["bh1", "bh2"] = "bh1" if told["solver_type"] == "bh1" else "bh2"
-        differs = [] if order in (2, 3) else ["solver_order"]
+        differs = {} if order == 2 else {_is("solver_order", told): 0.1}
         return UniPC(p=3 if order == 3 else 2, variant=variant), differs
+    if kind == _HEUN:
+        return Heun(), {"its trapezoid is in sigma / alpha, and here in alpha and sigma": 0.1}
+    if kind == _PNDM:
+        start: Literal["plms", "runge_kutta"] = "plms" if told["skip_prk_steps"] else "runge_kutta"
+        raw = told["prediction_type"] == "v_prediction"
+        return PNDM(start=start), {_is("prediction_type", told): 0.3} if raw else {}
+    if kind == DDPM:
+        loud = variance != "beta_tilde" and told["timestep_spacing"] == "trailing"
+        why = f"it adds noise to the finished picture ({_is('variance_type', told)}, trailing)"
+        return Ancestral(variance=variance), {why: 2.0} if loud else {}
     samplers: Mapping[str, Sampler] = {
-        DDPM: Ancestral(variance=variance),
         _DDIM: DDIM(),
-        _PNDM: PNDM(start="plms" if told["skip_prk_steps"] else "runge_kutta"),
         _EULER: Euler(),
         _ANCESTRAL: EulerAncestral(),
-        _HEUN: Heun(),
     }
-    return samplers[kind], []
+    return samplers[kind], {}
 
 
-def _solver(kind: str, told: Mapping[str, Any]) -> tuple[Sampler, list[str]]:
-    """A DPM-Solver++ and the keys that it does not have; the others solve the same equation."""
+def _solver(kind: str, told: Mapping[str, Any]) -> tuple[Sampler, Differences]:
+    """A DPM-Solver++ and in what it differs; the others solve the same equation."""
     order, algorithm = told["solver_order"], told["algorithm_type"]
     multi, noisy = kind == _MULTI, algorithm.startswith("sde-")
     known = ("dpmsolver++", "sde-dpmsolver++") if multi else ("dpmsolver++",)
-    differs = [] if algorithm in known else ["algorithm_type"]
+    differs = {} if algorithm in known else {_is("algorithm_type", told): 2.0}
     if order == 1:
         return (Ancestral(variance="beta_tilde") if noisy else DDIM()), differs
     if told["solver_type"] == "heun":
-        differs.append("solver_type")
+        differs[_is("solver_type", told)] = 0.05
     # Of order 3 there half of the last term is taken, and the whole here.
     if order != 2:
-        differs.append("solver_order")
+        differs[_is("solver_order", told)] = 0.1
     if noisy:
         return DPMSolver2MSDE(), differs
     if multi:
         return (DPMSolver3M() if order == 3 else DPMSolver2M()), differs
+    whole = told["final_sigmas_type"] != "sigma_min"
+    why = "its steps of second order are two of its times long, and half as many are taken here"
+    differs[why] = 0.4 if whole else 1.0
     return DPMSolver2S(), differs
 
 
-def grid_of(kind: str, told: Mapping[str, Any], *, pure: bool) -> tuple[Grid, list[str]]:
-    """The grid of a scheduler, and the keys that it does not have as they are told.
+def grid_of(
+    kind: str, told: Mapping[str, Any], schedule: NoiseSchedule
+) -> tuple[Grid, Differences]:
+    """The grid of a scheduler, and in what it differs.
 
     Args:
         kind: Of `KINDS`.
-        told: All of `OPTIONS`, with a spacing of `SPACINGS`.
-        pure: Whether its chain ends in pure noise.
+        told: All of `OPTIONS`, with a spacing of `SPACINGS`, by default where the kind does not
+            read them.
+        schedule: The scheduler's.
     """
-    if kind in _SPREAD:
-        # From end to end of the chain, where no ends are told: a grid stays within its schedule.
-        low = max(told["sigma_min"] or 0.0, 1e-6)
-        high = min(told["sigma_max"] or (_PURE if pure else _MOST), _MOST)
-        if told["use_karras_sigmas"]:
-            return Karras(sigma_min=low, sigma_max=high), []
-        if told["use_exponential_sigmas"] or (kind == _MULTI and told["use_lu_lambdas"]):
-            return LogSNR(sigma_min=low, sigma_max=high), []
-    # Only this spacing leaves room above its last time.
-    spacing = told["timestep_spacing"]
-    shifted = spacing == "leading" and told["steps_offset"] != 0
-    return SPACINGS[spacing], ["steps_offset"] if shifted else []
+    spacing, offset = told["timestep_spacing"], told["steps_offset"]
+    ratios = _ratios(told)
+    if ratios != "spaced":
+        return _by_ratio(kind, told, ratios, schedule)
+    if kind in (_MULTI, _SINGLE, _UNIPC) and spacing != "trailing":
+        return Spaced(spacing, offset=offset if spacing == "leading" else 0, spare=True), {}
+    if spacing == "leading" and offset:
+        return Spaced(spacing, offset=offset), {}
+    if spacing == "linspace" and kind in (_EULER, _ANCESTRAL, _HEUN):
+        return Spaced("even", offset=0), {}
+    # Whatever the times, theirs are steps of T // steps.
+    uneven = kind in (_DDIM, _PNDM) and spacing == "linspace"
+    return SPACINGS[spacing], {_is("timestep_spacing", told): 0.2} if uneven else {}
 
 
-def left_out(kind: str, told: Mapping[str, Any]) -> list[str]:
-    """Keys of options that change what is drawn and that nothing here has."""
-    return [
-        key for key, (kinds, plain) in _LEFT_OUT.items() if kind in kinds and told[key] not in plain
-    ]
+def _by_ratio(
+    kind: str,
+    told: Mapping[str, Any],
+    ratios: Literal["karras", "log_snr"],
+    schedule: NoiseSchedule,
+) -> tuple[Grid, Differences]:
+    """The grid of a scheduler that places levels by their noise, and in what it differs."""
+    ends = {key: told[key] for key in ("sigma_min", "sigma_max") if told[key] is not None}
+    # Euler's and Heun's lie between the ends of the spacing, the others' between the chain's.
+    inner = kind in (_EULER, _HEUN) and told["timestep_spacing"] != "linspace"
+    if inner and not ends:
+        offset = told["steps_offset"] if told["timestep_spacing"] == "leading" else 0
+        return Spaced(told["timestep_spacing"], offset=offset, ratios=ratios), {}
+    # From end to end of the chain, where no ends are told: a grid stays within its schedule.
+    level = schedule(torch.tensor([1.0, schedule.t_max], dtype=torch.float64))
+    least, most = (level.sigma / level.alpha).clamp(max=_PURE).tolist()
+    low, high = ends.get("sigma_min", _LEAST), ends.get("sigma_max", _MOST)
+    if high == _MOST and most == _PURE:
+        high = _PURE
+    beyond = (inner and len(ends) == 1) or any(not least <= end <= most for end in ends.values())
+    why = ", ".join(_is(key, told) for key in ends)
+    grid = (Karras if ratios == "karras" else LogSNR)(max(low, _LEAST), min(high, _MOST))
+    return grid, {why: 0.2} if beyond else {}
+
+
+def _ratios(told: Mapping[str, Any]) -> Literal["spaced", "karras", "log_snr"]:
+    """How levels are placed between their ends; Lu's lambdas are even, too, as they are told."""
+    if told["use_karras_sigmas"]:
+        return "karras"
+    spread = told["use_exponential_sigmas"] or told["use_lu_lambdas"]
+    return "log_snr" if spread else "spaced"
+
+
+def steps_of(sampler: Sampler, length: int, *, walks: bool) -> int:
+    """In how many steps a pipeline draws, with as many calls of the network.
+
+    Args:
+        sampler: From `sampler_of`.
+        length: Of the chain, T.
+        walks: Whether every time of the chain is visited.
+    """
+    if walks:
+        return length
+    # A grid may leave room for fewer than T.
+    return min(_STEPS // (2 if isinstance(sampler, DPMSolver2S) else 1), max(length // 2, 1))
+
+
+def started(kind: str, told: Mapping[str, Any], level: Level) -> Differences:
+    """How far the beginning moves pictures, where it is another than here.
+
+    Args:
+        kind: Of `KINDS`.
+        told: All of `OPTIONS`.
+        level: That drawing begins with.
+    """
+    scaled = kind in (_EULER, _ANCESTRAL, _HEUN) and told["timestep_spacing"] != "leading"
+    if kind in (_PNDM, _HEUN) and level.alpha < FAINT * level.sigma:
+        return {"it divides by next to nothing where the chain begins": 2.0}
+    # Of four standard deviations half is left: data have about half of that of noise.
+    by = 0.0 if scaled else 2 * (1 - level.sigma.item())
+    if by < 0.005:
+        return {}
+    return {
+        f"it begins with noise of standard deviation 1, and here of {level.sigma:.4g}": float(
+            f"{by:.1g}"
+        )
+    }
+
+
+def left_out(told: Mapping[str, Any]) -> Differences:
+    """Options that change what is drawn and that nothing here has."""
+    return {_is(key, told): by for key, (plain, by) in _LEFT_OUT.items() if told[key] not in plain}
+
+
+def _is(key: str, told: Mapping[str, Any]) -> str:
+    return f"{key} = {told[key]!r}"
