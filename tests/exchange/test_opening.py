@@ -1,11 +1,15 @@
 """Finding models, and what is said where there is none."""
 
+import argparse
+import io
 import json
+import pathlib
 import pickle
 import sys
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -14,7 +18,7 @@ from kao.errors import CheckpointError, ConfigError, MissingExtraError
 from kao.exchange import FORMATS, import_model
 from kao.exchange.diffusers_config import write_config
 from kao.exchange.diffusers_names import rules
-from kao.exchange.located import locate
+from kao.exchange.located import locate, read_weights
 from kao.exchange.renaming import to_theirs
 from kao.networks import UNetConfig
 
@@ -145,7 +149,84 @@ def test_a_pickle_that_would_run_a_program_is_refused_unopened(tmp_path, folder)
     (tmp_path / "old.pth").write_bytes(pickle.dumps(Trap()))
     torch.save({"weight": Trap()}, folder / "diffusion_pytorch_model.bin")
     for path in (tmp_path / "model.pt", tmp_path / "old.pth", folder):
-        assert "which is not opened since it could run a program" in said(path)
+        assert "stays closed, since opening it could run a program" in said(path)
+
+
+ANYTHING = {"weight": torch.zeros(5000)}
+
+
+def packed(content, **options):
+    file = io.BytesIO()
+    torch.save(content, file, **options)
+    return file.getvalue()
+
+
+OLD = {"_use_new_zipfile_serialization": False}
+
+
+@pytest.mark.parametrize(
+    ("held", "name"),
+    [
+        (pathlib.Path("a"), "pathlib."),
+        (argparse.Namespace(rate=1), "argparse.Namespace"),
+        (torch.nn.Linear(2, 2), "torch.nn.modules.linear.Linear"),
+        (Trap(), "_pytest.outcomes"),
+        (np.array([object()]), "numpy.dtypes.ObjectDType"),
+        (print, "print"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.parametrize("form", [{}, OLD], ids=["new", "old"])
+def test_what_is_refused_in_a_pickle_is_named_and_torch_s_advice_is_not_passed_on(
+    held, name, form, tmp_path
+):
+    file = tmp_path / "model.pt"
+    try:
+        file.write_bytes(packed({**ANYTHING, "more": held}, **form))
+    except (AttributeError, pickle.PicklingError):
+        return
+    message = said(file)
+    assert f"holds {name}" in message and "stays closed" in message
+    assert "weights_only" not in message and "add_safe_globals" not in message
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n", "git lfs pull"),
+        (b"<!DOCTYPE html><html><body>404</body></html>", "is a web page"),
+        (b"\n <html>Sign in</html>", "is a web page"),
+        (b"<?xml version='1.0'?><Error>AccessDenied</Error>", "is a web page"),
+        (b'{"error": "Repository not found"}', "is a text of JSON"),
+        (packed(ANYTHING)[:9000], "cut off after 9,000 bytes"),
+        (packed(ANYTHING, **OLD)[:9000], "cut off after 9,000 bytes"),
+        (safetensors.torch.save(ANYTHING)[:9000], "cut off after 9,000 bytes"),
+        (safetensors.torch.save(ANYTHING)[:30], "cut off after 30 bytes"),
+        (pickle.dumps({"weight": 1}), "a pickle that torch did not write"),
+        (b"no weights at all", "is no file of weights"),
+    ],
+    ids=range(11),
+)
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors", "model.bin"])
+def test_what_lies_in_the_place_of_weights_is_named(content, words, name, tmp_path, folder):
+    (tmp_path / "deep").mkdir()
+    file = tmp_path / "deep" / name
+    file.write_bytes(content)
+    assert words in said(file)
+    (folder / "diffusion_pytorch_model.bin").write_bytes(content)
+    assert words in said(folder)
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors", "model.ckpt"])
+@pytest.mark.parametrize("pack", [packed, safetensors.torch.save], ids=["torch", "safetensors"])
+def test_what_a_file_begins_with_tells_how_it_is_read(name, pack, tmp_path):
+    (tmp_path / name).write_bytes(pack(ANYTHING))
+    assert read_weights(tmp_path / name)["weight"].shape == (5000,)
+
+
+def test_a_path_is_as_good_as_its_name(folder):
+    saved(NETWORK, folder)
+    assert import_model(folder).weights.keys() == import_model(str(folder)).weights.keys()
 
 
 def test_a_file_of_other_tensors_is_told_what_is_read(tmp_path):

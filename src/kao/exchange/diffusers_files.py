@@ -13,7 +13,8 @@ from kao.exchange.facts import one_of, whole
 from kao.exchange.formats import Facts
 from kao.exchange.located import Source, in_float32
 from kao.exchange.schedulers import TARGET_NAMES, Told, read_scheduler
-from kao.exchange.weight_files import read_variant
+from kao.exchange.weight_files import read_variant, variants
+from kao.exchange.wrapped import averaged, neighbours, prefixes, unwrapped
 
 CONFIG = "config.json"
 SCHEDULER = "scheduler_config.json"
@@ -29,6 +30,15 @@ SCHEDULER_FACTS = {
 _FOLDERS = ("unet", "transformer", ".")
 """Where the network of a pipeline lies; in old ones, and alone, beside everything else."""
 
+_ANCHORS = ("conv_in.weight", "pos_embed.proj.weight")
+"""Tensors one of which every network has."""
+
+_OF_AVERAGES = (
+    *("decay", "min_decay", "inv_gamma", "power", "use_ema_warmup"),
+    *("optimization_step", "update_after_step"),
+)
+"""What diffusers writes into the configuration of an average, and no network has."""
+
 _LICENCE = re.compile(r"^license:\s*[\"']?([\w.-]+)", re.MULTILINE)
 
 
@@ -38,11 +48,29 @@ def network_of(source: Source) -> tuple[Path, dict[str, Any]] | None:
     Raises:
         CheckpointError: The configuration is no JSON object.
     """
-    for name in _FOLDERS:
-        table = source.table(f"{name}/{CONFIG}")
-        if table is not None and "_class_name" in table:
-            return source.path / name, table
-    return None
+    found = _networks_of(source)
+    if source.weights in found:
+        name = source.weights
+    else:
+        name = next(iter([*filter(averaged, found), *found]), "")
+    return (source.path / name, found[name]) if found else None
+
+
+def _networks_of(source: Source) -> dict[str, dict[str, Any]]:
+    """Configurations of a network and its averages, by the folders that they lie in.
+
+    Raises:
+        CheckpointError: A configuration is no JSON object.
+    """
+    folders = sorted(f.name for f in source.path.iterdir()) if source.path.is_dir() else []
+    found: dict[str, dict[str, Any]] = {}
+    for name in (*_FOLDERS, *filter(averaged, folders)):
+        table = source.table(f"{name}/{CONFIG}") or {}
+        kind = table.get("_class_name")
+        first = next(iter(found.values()), None)
+        if kind and (first is None or (name not in _FOLDERS and kind == first["_class_name"])):
+            found[name] = {key: v for key, v in table.items() if key not in _OF_AVERAGES}
+    return found
 
 
 def class_name(source: Source) -> str | None:
@@ -60,12 +88,29 @@ def state_of(folder: Path, source: Source) -> dict[str, Tensor]:
 
     Args:
         folder: From `network_of`.
-        source: Its `weights` names a variant, such as "fp16"; "auto" takes the plain ones.
+        source: Its `weights` names a folder, such as "unet" where there is "unet_ema", too, or a
+            variant, such as "fp16"; "auto" takes averaged ones where there are some.  What lies
+            beside those that are taken is noted.
 
     Raises:
         CheckpointError: They are missing or damaged.
     """
-    return in_float32(read_variant(folder, source.weights))
+    folders = _networks_of(source)
+    tensors = read_variant(folder, "auto" if source.weights in folders else source.weights)
+    if source.weights == "auto":
+        which = "averaged weights" if averaged(folder.name) else "weights"
+        beside = [name for name in folders if source.path / name != folder] + variants(folder)
+        if beside:
+            ways = " or ".join(f"--weights {name}" for name in beside)
+            source.notes.append(f"The {which} in {folder.name} were taken: {ways} takes others.")
+        if folder == source.path:  # the network's own folder was named
+            source.notes.extend(neighbours(folder))
+    anchor = next((name for name in _ANCHORS if prefixes(tensors, name)), None)
+    if anchor is not None:
+        found = unwrapped(tensors, anchor, origin=source.origin)
+        source.notes.extend(found.notes)
+        tensors = found.state
+    return in_float32(tensors)
 
 
 def scheduler_of(source: Source, facts: Facts) -> Told:

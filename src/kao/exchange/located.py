@@ -3,26 +3,28 @@
 import json
 import re
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from kao.errors import CheckpointError, MissingExtraError
+from kao.exchange.wrapped import Unwrapped, flat, neighbours, unwrapped
 from kao.files import near_path
 
 _TOLD = ("*.json", "README.md")
 WEIGHTS = "diffusion_pytorch_model"
 """How the names of the files begin in which diffusers keeps a network."""
 
-_FOLDERS = ("", "unet/", "transformer/")
+_FOLDERS = ("", "unet/", "transformer/", "unet_ema/", "transformer_ema/")
 _OF_PATHS = (".", "~", "/")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_PAGE = re.compile(
@@ -39,11 +41,13 @@ class Source:
         path: A folder or a file.
         origin: The name that the user gave, with the revision where one was asked for.
         weights: Which of several weights are wanted: "auto", or a name that the format knows.
+        notes: Sentences on what was met while it was read, which grow.
     """
 
     path: Path
     origin: str
     weights: str = "auto"
+    notes: list[str] = field(default_factory=list, compare=False)
 
     @cached_property
     def content(self) -> Mapping[str, Any]:
@@ -55,7 +59,43 @@ class Source:
         if self.path.is_dir():
             return {}
         opened = read_weights(self.path)
-        return opened if isinstance(opened, Mapping) else {}
+        content = opened if isinstance(opened, Mapping) else {}
+        if found := [f"{k} = {v}" for k, v in content.items() if isinstance(v, np.generic)]:
+            self.notes.append(f"It holds numbers of NumPy, which were read: {', '.join(found)}.")
+        return content
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors of the file, by the way to them; none for a folder.
+
+        Raises:
+            CheckpointError: As `content`.
+        """
+        return flat(self.content)
+
+    def network(
+        self, *anchors: str, usual: Sequence[str] = ("",), tables: Sequence[str] = ()
+    ) -> Unwrapped:
+        """The weights of the network in the file, of the set that is wanted; notes are taken.
+
+        Args:
+            anchors: Names that every network of its kind has; they are in the file.
+            usual: See `unwrapped`.
+            tables: See `unwrapped`.
+
+        Raises:
+            CheckpointError: As `content`, or there is no set of the name that is wanted.
+        """
+        found = unwrapped(
+            self.tensors,
+            *anchors,
+            origin=self.origin,
+            wanted=self.weights,
+            usual=usual,
+            tables=tables,
+        )
+        self.notes.extend(found.notes if found.averaged else found.notes + neighbours(self.path))
+        return found
 
     def table(self, name: str) -> dict[str, Any] | None:
         """A JSON file of the folder; None where there is none of that name.
@@ -210,42 +250,96 @@ def read_table(file: Path) -> dict[str, Any]:
 def read_weights(file: Path) -> Any:
     """What lies in a file of weights: of .safetensors the tensors, else what was pickled.
 
-    Pickles are opened with weights_only=True: tensors and plain values, never code.
+    Pickles are opened with weights_only=True: tensors, plain values and numbers of NumPy, never
+    code.
 
     Args:
-        file: Of any ending; .safetensors is read as such.
+        file: Of any ending; what it begins with tells which of the two it is.
 
     Returns:
         Tensors by name, or whatever was saved; on the CPU.
 
     Raises:
-        CheckpointError: It is empty or damaged, or holds more than tensors and plain values.
+        CheckpointError: It is empty, cut off, damaged, no file of weights, or holds more than
+            tensors, plain values and numbers; the message says which.
     """
-    if file.is_file() and file.stat().st_size == 0:
-        raise CheckpointError(f"{file} is empty: copy or fetch it again.")
     try:
-        if file.suffix == ".safetensors":
-            return safetensors.torch.load_file(file)
-        with warnings.catch_warnings(action="ignore"):  # of what follows as an error
-            return torch.load(file, weights_only=True, map_location="cpu")
-    except (OSError, SafetensorError) as error:
+        with file.open("rb") as opened:
+            begins, size = opened.read(512), file.stat().st_size
+    except OSError as error:
         raise CheckpointError(f"{file} cannot be read ({_short(error)}).") from error
+    if known := _no_weights(begins):
+        raise CheckpointError(f"{file} {known}")
+    if begins[8:9] == b"{":
+        try:
+            return safetensors.torch.load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{file} {_damage(begins, size, error)}") from error
+    try:
+        with (
+            warnings.catch_warnings(action="ignore"),  # of what follows as an error
+            torch.serialization.safe_globals(_numbers_of_numpy()),
+            file.open("rb") as opened,  # by a name torch would go by its ending
+        ):
+            return torch.load(opened, weights_only=True, map_location="cpu")
     except Exception as error:  # torch.load raises many kinds on what it does not know
-        raise CheckpointError(
-            f"{file} is no file of weights, or is damaged, or holds more than tensors and plain "
-            f"values, which is not opened since it could run a program ({_short(error)})."
-        ) from error
+        if met := _UNKNOWN.search(str(error)):
+            raise CheckpointError(
+                f"{file} holds {met[1] or met[2]} beside tensors and plain values, and stays "
+                f"closed, since opening it could run a program: where it was made, save the "
+                f"weights alone (torch.save(model.state_dict(), FILE)) or as .safetensors."
+            ) from error
+        raise CheckpointError(f"{file} {_damage(begins, size, error)}") from error
 
 
-def tensors(state: Any, where: Path | str) -> dict[str, Tensor]:
-    """The same mapping, which has tensors by name.
+_UNKNOWN = re.compile(r"GLOBAL (\S+)|<class '([^']+)'>")
+"""How torch names what it refuses to unpickle; it goes on to advise to open it all the same."""
 
-    Raises:
-        CheckpointError: It has something else.
-    """
-    if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise CheckpointError(f"{where} does not hold tensors by name: it is no state dict.")
-    return {str(name): tensor for name, tensor in state.items()}
+
+def _no_weights(begins: bytes) -> str:
+    """What a file is that begins so and holds no weights, as the end of a sentence; or ""."""
+    text = begins.lstrip().lower()
+    if not begins:
+        return "is empty: copy or fetch it again."
+    if text.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS in the place of weights: fetch them with `git lfs pull`."
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "is a web page that was saved in the place of weights: fetch the file itself."
+    if text.startswith((b'{"', b"{\n")):
+        return "is a text of JSON, and no weights: fetch the file itself."
+    return ""
+
+
+def _damage(begins: bytes, size: int, error: Exception) -> str:
+    """What is wrong with a file that cannot be read, as the end of a sentence."""
+    again = "copy or fetch it again"
+    if begins[8:9] == b"{":
+        return f"is damaged, or cut off after {size:,} bytes ({_short(error)}): {again}."
+    if begins.startswith(b"PK"):
+        return f"is damaged, or cut off after {size:,} bytes: {again}."
+    if begins.startswith(b"\x80"):
+        return (
+            f"is a pickle that torch did not write, or was cut off after {size:,} bytes: it stays "
+            f"closed, since opening it could run a program. Fetch it again, or save it by "
+            f"torch.save or as .safetensors where it was made."
+        )
+    return f"is no file of weights, or is damaged ({_short(error)}): expected .safetensors or .pt."
+
+
+def _numbers_of_numpy() -> list[Any]:
+    """What pickles make numbers and arrays of numbers of NumPy with; none of it runs a program."""
+    kinds = {type(np.dtype(code)) for code in "?bhilqBHILQefdgFDGSUMm"}
+    makers = (("scalar", np.float64(0)), ("_reconstruct", np.zeros(0)))
+    return [
+        np.dtype,
+        np.ndarray,
+        *kinds,
+        *(
+            (value.__reduce__()[0], f"numpy.{core}.multiarray.{name}")
+            for name, value in makers
+            for core in ("core", "_core")  # before NumPy 2 and since
+        ),
+    ]
 
 
 def in_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

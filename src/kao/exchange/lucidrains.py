@@ -16,14 +16,27 @@ from kao.errors import CheckpointError, ConfigError
 from kao.exchange.betas import named
 from kao.exchange.facts import number, one_of, whole
 from kao.exchange.formats import Facts, Format
-from kao.exchange.located import Source, in_float32, tensors
+from kao.exchange.located import Source, in_float32
 from kao.exchange.lucidrains_unet import Generation, Shape, Version, read_shape, rules
 from kao.exchange.model import Model
 from kao.exchange.renaming import to_ours
+from kao.exchange.wrapped import prefixes
 from kao.networks import LinearUNetConfig
 
-_NETWORK = "model."
-_AVERAGE = "ema_model."
+_ANCHOR = "init_conv.weight"
+"""A tensor that every such network has."""
+
+_USUAL = ("model.model.", "ema.ema_model.model.")
+"""What the trainer puts before it."""
+
+_TABLES = (
+    *("betas", "alphas_cumprod", "alphas_cumprod_prev", "loss_weight", "p2_loss_weight"),
+    *("sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod", "log_one_minus_alphas_cumprod"),
+    *("sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod", "posterior_variance"),
+    *("posterior_log_variance_clipped", "posterior_mean_coef1", "posterior_mean_coef2"),
+)
+"""Of the chain; all follow from the first, but for the weights of the loss."""
+
 _OLDEST = (0, 29)
 _ALONE = (1, 7, 1)
 _SIZE = 32
@@ -35,8 +48,7 @@ _TARGETS: Mapping[str, Target] = {"eps": targets.eps, "x0": targets.x0, "v": tar
 
 def recognises(source: Source) -> bool:
     """Whether a file is one of this trainer."""
-    model = source.content.get("model")
-    return isinstance(model, Mapping) and f"{_NETWORK}init_conv.weight" in model
+    return bool(prefixes(source.tensors, _ANCHOR))
 
 
 def read(source: Source, facts: Facts) -> Model:
@@ -46,12 +58,8 @@ def read(source: Source, facts: Facts) -> Model:
         ConfigError: It is a network that cannot be expressed, or a fact cannot be.
         CheckpointError: Tensors are missing or left over.
     """
-    everything = _chosen(source)
-    state = {
-        name.removeprefix(_NETWORK): tensor
-        for name, tensor in in_float32(everything).items()
-        if name.startswith(_NETWORK)
-    }
+    found = source.network(_ANCHOR, usual=_USUAL, tables=_TABLES)
+    state, everything = in_float32(found.state), in_float32(found.beside)
     shape = read_shape(state, origin=source.origin)
     notes: list[str] = []
     size = whole(facts, "size")
@@ -98,28 +106,6 @@ def told_target(loss_weight: Tensor, betas: Tensor) -> Target | None:
         if torch.allclose(weight, snr.clamp(max=weight.max().item()), rtol=1e-3, atol=0):
             return target
     return None
-
-
-def _chosen(source: Source) -> dict[str, Tensor]:
-    """The tensors of the network or of its average, and those of the chain.
-
-    Raises:
-        CheckpointError: Weights were asked for that are not there, or there are no tensors.
-    """
-    average = source.content.get("ema")
-    averaged = isinstance(average, Mapping) and f"{_AVERAGE}{_NETWORK}init_conv.weight" in average
-    wanted = {"auto": "ema" if averaged else "model"}.get(source.weights, source.weights)
-    if wanted == "model":
-        return tensors(source.content["model"], source.origin)
-    if wanted != "ema" or not isinstance(average, Mapping) or not averaged:
-        held = "ema and model" if averaged else "model alone"
-        raise CheckpointError(
-            f'{source.origin} has no weights "{source.weights}": it holds {held}.'
-        )
-    return tensors(
-        {n.removeprefix(_AVERAGE): t for n, t in average.items() if n.startswith(_AVERAGE)},
-        source.origin,
-    )
 
 
 def _network(shape: Shape, source: Source, facts: Facts, notes: list[str]) -> LinearUNetConfig:

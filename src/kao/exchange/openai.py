@@ -13,11 +13,15 @@ from kao.diffusion import Cosine, Linear, ScheduleConfig, Target, targets
 from kao.errors import ConfigError
 from kao.exchange.facts import number, one_of, whole, yes
 from kao.exchange.formats import Facts, Format
-from kao.exchange.located import Source, in_float32, tensors
+from kao.exchange.located import Source, in_float32
 from kao.exchange.model import Model
 from kao.exchange.openai_unet import Shape, read_shape, rules
 from kao.exchange.renaming import to_ours
+from kao.exchange.wrapped import prefixes
 from kao.networks import UNetConfig
+
+_ANCHORS = ("time_embed.0.weight", "input_blocks.0.0.weight")
+"""Tensors that every such network has."""
 
 _SIZES = {
     (1, 2, 2, 2): 32,
@@ -65,7 +69,7 @@ def published(shape: Shape, size: int) -> Published:
 
 def recognises(source: Source) -> bool:
     """Whether a file holds tensors by the names of these programs."""
-    return {"time_embed.0.weight", "input_blocks.0.0.weight"} <= source.content.keys()
+    return bool(prefixes(source.tensors, *_ANCHORS))
 
 
 def read(source: Source, facts: Facts) -> Model:
@@ -77,7 +81,7 @@ def read(source: Source, facts: Facts) -> Model:
         CheckpointError: Tensors are missing or left over.
     """
     # Half of the published files are in half precision.
-    state = in_float32(tensors(source.content, source.origin))
+    state = in_float32(source.network(*_ANCHORS).state)
     shape = read_shape(state, origin=source.origin)
     size, notes = _size(shape, facts, source.origin), list[str]()
     alike = published(shape, size)
@@ -196,4 +200,5 @@ FORMAT = Format(
         "target": "eps, or x0 (predict_xstart); eps",
         "dropout": "share that further training drops, above 0; none",
     },
+    several=True,
 )

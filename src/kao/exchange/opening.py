@@ -1,6 +1,8 @@
 """Opening other people's models: by a name, a folder or a file."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 
 from kao.data.storage import RUN, find
@@ -22,7 +24,7 @@ FORMATS: Mapping[str, Format] = {
 
 
 def import_model(
-    name: str,
+    name: str | Path,
     *,
     revision: str | None = None,
     weights: str = "auto",
@@ -44,6 +46,7 @@ def import_model(
             know.
         MissingExtraError: It is on the hub, and huggingface_hub is not installed.
     """
+    name = str(name)
     source = locate(name, revision=revision, weights=weights)
     pushed = (source.path / own.FILE).is_file()  # with the run.toml that it was made by
     if not pushed and (source.table("card.json") is not None or (source.path / RUN).is_file()):
@@ -63,7 +66,11 @@ def import_model(
             f'"{strange[0]}" cannot be said of {name}{near_miss(strange[0], format_.facts)}: it is '
             f"{format_.says}, of which one can say {known}."
         )
-    return format_.read(source, facts)
+    try:
+        model = format_.read(source, facts)
+    except CheckpointError as error:
+        raise CheckpointError(" ".join([str(error), *source.notes])) from error
+    return replace(model, notes=(*source.notes, *model.notes))
 
 
 def recognised(source: Source) -> Format:

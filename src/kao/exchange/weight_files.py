@@ -4,12 +4,14 @@ A variant, as fp16, stands in the names: diffusion_pytorch_model.fp16.safetensor
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from kao.errors import CheckpointError
-from kao.exchange.located import WEIGHTS, read_table, read_weights, tensors
+from kao.exchange.located import WEIGHTS, read_table, read_weights
+from kao.exchange.wrapped import flat
 
 _ENDINGS = ("safetensors", "bin")
 """The better first: the other is a pickle."""
@@ -34,11 +36,47 @@ def read_variant(folder: Path, weights: str) -> dict[str, Tensor]:
     for ending in _ENDINGS:
         file = folder / f"{WEIGHTS}{variant}.{ending}"
         if file.is_file():
-            return tensors(read_weights(file), file)
+            return _read(file)
         index = folder / f"{WEIGHTS}.{ending}.index{variant}.json"
         if index.is_file():
             return _read_shards(index)
+        if shards := sorted(folder.glob(f"{WEIGHTS}{variant}-*-of-*.{ending}")):
+            return _read_unlisted(shards)
     raise CheckpointError(_missing(folder, weights))
+
+
+def variants(folder: Path) -> list[str]:
+    """Names of the variants that a folder has beside the plain weights, in order."""
+    found = (_NAME.fullmatch(file.name) for file in folder.iterdir())
+    return sorted({name for m in found if m and (name := m["variant"] or m["indexed"])})
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    """The tensors of one file, however deep.
+
+    Raises:
+        CheckpointError: It is damaged, or holds none.
+    """
+    content = read_weights(file)
+    found = flat(content) if isinstance(content, Mapping) else {}
+    if not found:
+        raise CheckpointError(f"{file} does not hold tensors by name: it is no state dict.")
+    return found
+
+
+def _read_unlisted(shards: Sequence[Path]) -> dict[str, Tensor]:
+    """The tensors of files that no index names: by their names each knows how many they are.
+
+    Raises:
+        CheckpointError: One is missing, or damaged.
+    """
+    count = int(shards[0].stem.rsplit("-", 1)[-1])
+    if len(shards) != count:
+        raise CheckpointError(
+            f"{shards[0].parent} has {len(shards)} of the {count} files that its weights are in, "
+            f"by their names: fetch the others."
+        )
+    return {name: tensor for shard in shards for name, tensor in _read(shard).items()}
 
 
 def _read_shards(index: Path) -> dict[str, Tensor]:
@@ -63,7 +101,7 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
                 f"{shard} is missing, and {index.name} names it: the weights are in "
                 f"{len(set(places.values()))} files, all of which are needed."
             )
-        state |= tensors(read_weights(shard), shard)
+        state |= _read(shard)
     if lost := [name for name in places if name not in state]:
         raise CheckpointError(f"{lost[0]} is not in {places[lost[0]]}, where {index} has it.")
     return state
