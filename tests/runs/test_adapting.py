@@ -14,6 +14,10 @@ from kao.runs.adapting import adapted
 from kao.runs.beginning import _moved
 
 WORDS = ("network.width=8", "network.levels=[1,2]", "network.attention=[8]", "data.size=16")
+EDM2 = (
+    *("network=edm2", "network.width=8", "network.levels=[1,2]", "network.attention=[]"),
+    *("network.head_width=8", "data.size=16"),
+)
 DIT = ("network=dit", "network.width=16", "network.depth=1", "network.heads=2", "network.patch=4")
 
 
@@ -63,11 +67,21 @@ def test_what_is_told_more_says_at_first_what_the_base_said(network, word, new):
     torch.testing.assert_close(said(denoiser, told), said(base))
 
 
-def test_the_channel_of_ones_of_a_magnitude_preserving_network_stays():
-    words = ("network=edm2", "network.width=8", "network.levels=[1,2]", "network.attention=[8]")
-    there = config(*words, "network.head_width=8", "data.size=16")
-    base, denoiser, _ = tuned(there, there)
-    assert torch.equal(said(denoiser), said(base))
+@pytest.mark.parametrize("stem", [1, 2])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("training.curriculum=patches", "data.augment.edm=0.12", "loss.bound=0.001"),
+        *("data.size=32", "network.dropout=0.0"),
+    ],
+)
+def test_a_magnitude_preserving_network_says_at_first_what_a_colour_base_said(word, stem, training):
+    words = (*EDM2, f"network.stem={stem}")
+    base, denoiser, fitted = tuned(config(*words), config(*words, word))
+    base.train(training), denoiser.train(training)
+    torch.testing.assert_close(said(denoiser)[:, :3], said(base))
+    assert not any("grey" in note or "channels" in note for note in fitted.notes)
 
 
 def test_a_stem_keeps_its_columns():
@@ -127,14 +141,17 @@ def of_channels(made, channels, *, kinds=1):
         ((*WORDS, "loss.bound=0.001"), 2),
         ((*WORDS[:2], "network.attention=[]", "network.stem=2", "data.size=16"), 1),
         ((*DIT, "data.size=16", "loss.bound=0.001"), 2),
+        (EDM2, 1),
+        ((*EDM2, "network.stem=2", "loss.bound=0.001"), 2),
     ],
-    ids=["unet", "variance", "stem", "dit"],
+    ids=["unet", "variance", "stem", "dit", "edm2", "edm2 with stem and variance"],
 )
 def test_of_grey_pictures_it_says_in_each_channel_what_a_grey_base_said(words, kinds):
     made = config(*words)
     grey, weights = of_channels(made, 1, kinds=kinds)
     fitted = adapted(weights, there=made, now=made)
-    assert set(fitted.new) == {"conv_in.weight", "conv_out.weight", "conv_out.bias"}
+    outer = {"conv_in.weight", "conv_out.weight", "conv_out.bias"}
+    assert set(fitted.new) == {name for name in outer if f"network.{name}" in weights}
     assert any(note.startswith("The base saw grey pictures") for note in fitted.notes)
     network = made.build_denoiser().network.eval()
     network.load_state_dict({k.removeprefix("network."): v for k, v in fitted.weights.items()})

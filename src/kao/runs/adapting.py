@@ -3,7 +3,7 @@
 What both have is kept.  What the new one sees more of is given weights of zero, so that at first it
 says what the old one said: more channels or coordinates at its first layer, what was done to a
 picture, classes.  What it says more of starts at nothing, too: more channels, a variance.  Of grey
-pictures it sees the mean of the channels, and says the same of each.
+pictures it sees a mixture of the channels, and says the same of each.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,6 +18,7 @@ from kao.config import RunConfig, dump, leaves
 from kao.config.run import CHANNELS
 from kao.diffusion import LossMoment, Warped
 from kao.errors import ConfigError
+from kao.networks import EDM2Config
 from kao.runs.changes import changed_keys
 from kao.runs.restoring import SHAPING
 
@@ -25,6 +26,11 @@ _NETWORK = "network."
 _COORDINATES = 2
 _GREY = 1
 """Channels of grey pictures."""
+_MEAN = (1 / 3, 1 / 3, 1 / 3)
+_TURNED = (2 / 3, 2 / 3, -1 / 3)
+"""Shares of red, green and blue in what a grey base sees.  They add up to 1; where kernels are used
+by their direction alone, so do their squares, or a grey picture would weigh less beside the channel
+of ones."""
 _NAMED = 4
 """Most names that a sentence spells out."""
 
@@ -110,14 +116,15 @@ def _inputs(pair: _Pair) -> _Fitted:
     """
     held, fresh, there, now, channels = pair
     before, after = _coordinates(there), _coordinates(now)
-    fold = held.shape[1] // (channels + before)
-    beside = held.shape[1] - fold * (channels + before)
+    fold, beside = divmod(fresh.shape[1], CHANNELS + after)
     result = torch.zeros_like(fresh)
     pictures = fold * min(channels, CHANNELS)
     result[:, :pictures] = held[:, :pictures]
     if channels == _GREY:
         # The columns of a channel lie together, however the stem folds.
-        result[:, : fold * CHANNELS] = torch.cat([held[:, :fold]] * CHANNELS, dim=1) / CHANNELS
+        shares = _TURNED if isinstance(now.network, EDM2Config) else _MEAN
+        grey = torch.cat([share * held[:, :fold] for share in shares], dim=1)
+        result[:, : fold * CHANNELS] = grey
     if before and after:
         end = fold * (CHANNELS + after)
         result[:, fold * CHANNELS : end] = held[:, fold * channels : fold * (channels + before)]
@@ -126,7 +133,7 @@ def _inputs(pair: _Pair) -> _Fitted:
     told = []
     if channels == _GREY:
         told.append(
-            f"The base saw grey pictures: at first the network sees the mean of the {CHANNELS} "
+            f"The base saw grey pictures: at first the network sees one mixture of the {CHANNELS} "
             f"channels and says the same of each, and it learns colours, and their noise, anew."
         )
     elif channels != CHANNELS:
