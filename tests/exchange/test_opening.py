@@ -381,14 +381,14 @@ REPOSITORY = (
     "vae/diffusion_pytorch_model.safetensors",
     *(
         f"{folder}{WEIGHTS}{variant}.{ending}"
-        for folder in ("", "unet/")
+        for folder in ("", "unet/", "unet_ema/")
         for variant in ("", ".fp16", ".non_ema", "-00001-of-00002", ".fp16-00001-of-00002")
         for ending in ("safetensors", "bin")
     ),
 )
 
 
-@pytest.mark.parametrize(("weights", "variant"), [("auto", ""), ("fp16", ".fp16")])
+@pytest.mark.parametrize(("weights", "variant"), [("auto", ""), ("fp16", ".fp16"), ("unet", "")])
 def test_of_several_variants_the_one_that_is_wanted_is_fetched(hub_of, weights, variant):
     fetched = hub_of(*REPOSITORY)
     locate("owner/name", weights=weights)
@@ -396,7 +396,7 @@ def test_of_several_variants_the_one_that_is_wanted_is_fetched(hub_of, weights, 
         "config.json",
         *(
             f"{folder}{WEIGHTS}{variant}{shard}.safetensors"
-            for folder in ("", "unet/")
+            for folder in ("", "unet/", "unet_ema/")
             for shard in ("", "-00001-of-00002")
         ),
     }

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from kao.checkpoints import MODEL, Checkpoint
-from kao.config import RunConfig
+from kao.config import RunConfig, SamplingConfig
 from kao.config.sections import EMAConfig
-from kao.diffusion import Flow, VPCosine, targets
+from kao.diffusion import Flow, Linear, VPCosine, grids, targets
 from kao.errors import ConfigError
 from kao.networks.lora import is_adapter
 from kao.runs import Ask, Run, configure, finish, open_session
-from kao.runs.beginning import RATE
+from kao.runs.beginning import RATE, _with_a_grid
 from kao.runs.planning import foreseen
 from kao.tracking import read_events
 
@@ -157,6 +157,22 @@ def test_a_base_that_was_converted_itself_still_knows_what_it_was_made_for(asked
     back = replace(asked("schedule=vp_cosine", "target=v", run="back"), base=str(tmp_path / "run"))
     tuned = configure(back, CPU).config.finetune
     assert (tuned.schedule, tuned.target) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [grids.leading, grids.linspace, grids.Spaced(), grids.Learned((0.0, 0.3, 1.0))],
+    ids=["leading", "linspace", "spaced", "learned"],
+)
+def test_a_grid_that_another_schedule_cannot_have_becomes_even(grid):
+    def of(schedule, grid):
+        return replace(RunConfig(), schedule=schedule, sampling=SamplingConfig(grid=grid))
+
+    there = of(Linear(), grid)
+    assert _with_a_grid(of(Flow(), grid), there).sampling.grid == grids.uniform
+    assert _with_a_grid(of(Linear(), grid), there) == there
+    asked = of(Flow(), grids.leading)  # refused where it is drawn with, since it was asked for
+    assert grid == grids.leading or _with_a_grid(asked, there) == asked
 
 
 def test_the_scale_of_the_input_is_the_networks_own(asked):

@@ -227,7 +227,8 @@ def _wanted(ending: str, weights: str) -> list[str]:
         weights: See `Source`.
     """
     own = ["kao.safetensors"] if (ending, weights) == ("safetensors", "auto") else []
-    start = WEIGHTS if weights == "auto" else f"{WEIGHTS}.{weights}"
+    plain = weights == "auto" or f"{weights}/" in _FOLDERS
+    start = WEIGHTS if plain else f"{WEIGHTS}.{weights}"
     names = (f"{start}.{ending}", f"{start}-*-of-*.{ending}")
     return [*own, *(f"{folder}{name}" for folder in _FOLDERS for name in names)]
 

@@ -178,8 +178,8 @@ def _differences(found: drawing.Differences) -> list[str]:
         return []
     each = "; ".join(f"{why}, by up to {by:g}" for why, by in found.items())
     return [
-        f"From the same noise diffusers draws other pictures than are drawn here: {each} of the 2 "
-        f"between black and white (10 steps with an exact denoiser of Gaussian data)."
+        f"From the same noise pictures differ from those of diffusers: {each} (of pixels in "
+        f"[-1, 1], in 10 steps with an exact denoiser of Gaussian data)."
     ]
 
 

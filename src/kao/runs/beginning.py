@@ -17,7 +17,7 @@ from kao.config.conditioning import ConditionsConfig
 from kao.config.finetuning import FinetuneConfig
 from kao.config.sampling import GuidanceConfig
 from kao.data.sources import SOURCES
-from kao.diffusion import grids
+from kao.diffusion import DiscreteSchedule, grids
 from kao.errors import ConfigError, KaoError
 from kao.networks import EDM2Config, UNetConfig
 from kao.networks.cost import parameters
@@ -276,10 +276,19 @@ def _at_levels(
 
 
 def _with_a_grid(config: RunConfig, there: RunConfig) -> RunConfig:
-    """The configuration with an even grid in the place of one that was learned on a schedule."""
+    """The configuration with an even grid where the base's means nothing on another schedule.
+
+    That is one which was learned, or which counts the steps of a chain.
+    """
     sampling = config.sampling
     learned = isinstance(sampling.grid, grids.Learned) and sampling.grid.knots
-    if not learned or config.schedule == there.schedule:
+    counts = sampling.grid in (grids.leading, grids.linspace) or isinstance(
+        sampling.grid, grids.Spaced
+    )
+    lost = counts and not isinstance(config.schedule.build(), DiscreteSchedule)
+    if config.schedule == there.schedule or sampling.grid != there.sampling.grid:
+        return config
+    if not (learned or lost):
         return config
     return replace(config, sampling=replace(sampling, grid=grids.uniform))
 
@@ -334,6 +343,8 @@ def _conversions(config: RunConfig, base: Base) -> list[str]:
             f"Converted exactly: {' and '.join(what)}; the network is asked at its own levels, as "
             f"it was trained."
         )
+    if config.sampling.grid != there.sampling.grid and config.sampling.grid == grids.uniform:
+        told.append("It draws on even times: the base's grid is of its own schedule.")
     if config.data.size != there.data.size:
         told.append(
             f"The base drew {there.data.size} x {there.data.size} pixels, and this run draws "
