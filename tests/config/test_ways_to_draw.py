@@ -62,14 +62,20 @@ def test_pndm_takes_even_times_too():
     assert stepped_by(PNDM(), first, schedule) == SamplingConfig(PNDM(), grids.leading, 50)
 
 
-@pytest.mark.parametrize("grid", [grids.Karras(), grids.LogSNR(), grids.Learned()])
+@pytest.mark.parametrize(
+    "grid",
+    [grids.Karras(), grids.LogSNR(), grids.Learned(), grids.Spaced(ratios="karras")],
+    ids=str,
+)
 def test_pndm_is_refused_on_steps_that_are_not_even(grid):
     with pytest.raises(ConfigError, match=r'"pndm" .* equal size in t.*grid = "uniform"'):
         refuse_uneven(SamplingConfig(PNDM(), grid, 50))
     refuse_uneven(SamplingConfig(DPMSolver2M(), grid, 2))
 
 
-@pytest.mark.parametrize("grid", [grids.uniform, grids.leading, grids.trailing, grids.linspace])
+@pytest.mark.parametrize(
+    "grid", [grids.uniform, grids.leading, grids.trailing, grids.linspace, grids.Spaced()]
+)
 def test_pndm_is_refused_in_fewer_steps_than_its_formula_has_predictions(grid):
     with pytest.raises(ConfigError, match=r"steps = 3: take 4 steps or more"):
         refuse_uneven(SamplingConfig(PNDM(), grid, 3))

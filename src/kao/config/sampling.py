@@ -104,7 +104,7 @@ def evenly(sampling: SamplingConfig, schedule: NoiseSchedule) -> SamplingConfig:
         sampling: How a run draws.
         schedule: Of the run.
     """
-    if not isinstance(sampling.grid, grids.LogSNR | grids.Karras):
+    if not _by_ratio(sampling.grid):
         return sampling
     steps = max(sampling.steps, STEPS)
     if isinstance(schedule, DiscreteSchedule):
@@ -130,6 +130,13 @@ def stepped_by(
     return evenly(sampling, schedule) if other else sampling
 
 
+def _by_ratio(grid: Grid) -> bool:
+    """Whether a grid places its times by sigma / alpha, so that steps of time are uneven."""
+    if isinstance(grid, grids.Spaced):
+        return grid.ratios != "spaced"
+    return isinstance(grid, grids.LogSNR | grids.Karras)
+
+
 def _takes_even_steps(sampler: Sampler) -> bool:
     return sampler.order < 2 or isinstance(sampler, PNDM)
 
@@ -146,7 +153,7 @@ def refuse_uneven(sampling: SamplingConfig) -> None:
     """
     if not isinstance(sampling.sampler, PNDM):
         return
-    if isinstance(sampling.grid, grids.Karras | grids.LogSNR | grids.Learned):
+    if _by_ratio(sampling.grid) or isinstance(sampling.grid, grids.Learned):
         raise ConfigError(
             'sampling.sampler.kind = "pndm" is made for steps of equal size in t, and those of '
             'sampling.grid are not: set sampling.grid = "uniform", or choose "dpm++2m" or "unipc".'
