@@ -81,12 +81,29 @@ OPTIONS = [
     ({"steps_offset": 1, **KARRAS}, (EULER, HEUN)),
     ({"steps_offset": 1, "set_alpha_to_one": True}, (DDIM, PNDM)),
 ]
+OPTIONS += [
+    ({**options, placed: True}, [kind for kind in kinds if kind in SPREAD])
+    for options, kinds in OPTIONS
+    for placed in ("use_karras_sigmas", "use_exponential_sigmas")
+    if not any(key.startswith("use_") for key in options) and "beta_schedule" not in options
+]
+COSINE = {"beta_schedule": "squaredcos_cap_v2"}  # of the others' levels two are one in float32
+OPTIONS += [({**COSINE, **KARRAS}, (EULER, HEUN))]
+OPTIONS += [({**COSINE, "use_exponential_sigmas": True}, (EULER, HEUN))]
+
+
+def spaced(kind, options):
+    """Whether the spacing means anything: not to levels from end to end of the chain."""
+    placed = any(key.startswith("use_") for key in options)
+    return kind in (EULER, HEUN) if placed else kind != SINGLE
+
+
 SPACINGS = [{"timestep_spacing": name} for name in ("leading", "linspace", "trailing")]
 CASES = [
     (kind, {**spacing, **options})
     for options, kinds in OPTIONS
     for kind in kinds
-    for spacing in (SPACINGS if kind != SINGLE else [{}])
+    for spacing in (SPACINGS if spaced(kind, options) else [{}])
 ]
 
 

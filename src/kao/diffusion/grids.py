@@ -243,7 +243,7 @@ class Spaced:
         if self.ratios == "spaced" or steps == 1:
             return times
         alpha, sigma = schedule(times[[steps - 1, 0]])
-        low, high = (sigma / alpha).clamp(max=_PURE).tolist()
+        low, high = (sigma / alpha).nan_to_num(posinf=_PURE).tolist()
         within = Karras(low, high) if self.ratios == "karras" else LogSNR(low, high)
         return within(schedule, steps)
 

@@ -1,5 +1,6 @@
 """How a diffusers scheduler draws, as a sampler and a grid here, and what of it has no place."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -137,9 +138,9 @@ _READ_BY: Mapping[str, tuple[str, ...]] = {
 
 _LEFT_OUT: Mapping[str, tuple[tuple[Any, ...], float]] = {
     "set_alpha_to_one": ((True,), 0.05),
-    "final_sigmas_type": (("zero", None), 0.1),
+    "final_sigmas_type": (("zero", None), 0.2),
     "lambda_min_clipped": ((float("-inf"), None), 1.0),
-    "use_beta_sigmas": ((False, None), 1.1),
+    "use_beta_sigmas": ((False, None), 1.5),
     "predict_x0": ((True,), 0.2),
     "disable_corrector": (([], None), 0.05),
     "solver_p": ((None,), 0.2),
@@ -181,7 +182,7 @@ def sampler_of(
     if kind == _UNIPC:
         # diffusers takes the names of other solvers' ways for bh2.
         variant: Literal["bh1", "bh2"] = "bh1" if told["solver_type"] == "bh1" else "bh2"
-        differs = {} if order == 2 else {_is("solver_order", told): 0.1}
+        differs = {} if order == 2 else {_is("solver_order", told): 0.5}
         return UniPC(p=3 if order == 3 else 2, variant=variant), differs
     if kind == _HEUN:
         return Heun(), {"its trapezoid is in sigma / alpha, and here in alpha and sigma": 0.1}
@@ -210,10 +211,10 @@ def _solver(kind: str, told: Mapping[str, Any]) -> tuple[Sampler, Differences]:
     if order == 1:
         return (Ancestral(variance="beta_tilde") if noisy else DDIM()), differs
     if told["solver_type"] == "heun":
-        differs[_is("solver_type", told)] = 0.05
+        differs[_is("solver_type", told)] = 0.2
     # Of order 3 there half of the last term is taken, and the whole here.
     if order != 2:
-        differs[_is("solver_order", told)] = 0.1
+        differs[_is("solver_order", told)] = 0.2
     if noisy:
         return DPMSolver2MSDE(), differs
     if multi:
@@ -265,10 +266,9 @@ def _by_ratio(
         return Spaced(told["timestep_spacing"], offset=offset, ratios=ratios), {}
     # From end to end of the chain, where no ends are told: a grid stays within its schedule.
     level = schedule(torch.tensor([1.0, schedule.t_max], dtype=torch.float64))
-    least, most = (level.sigma / level.alpha).clamp(max=_PURE).tolist()
-    low, high = ends.get("sigma_min", _LEAST), ends.get("sigma_max", _MOST)
-    if high == _MOST and most == _PURE:
-        high = _PURE
+    least, most = (level.sigma / level.alpha).tolist()
+    low = ends.get("sigma_min", _LEAST)
+    high = ends.get("sigma_max", _PURE if math.isinf(most) else _MOST)
     beyond = (inner and len(ends) == 1) or any(not least <= end <= most for end in ends.values())
     why = ", ".join(_is(key, told) for key in ends)
     grid = (Karras if ratios == "karras" else LogSNR)(max(low, _LEAST), min(high, _MOST))
