@@ -153,9 +153,13 @@ def neighbours(path: Path) -> list[str]:
     path = path.resolve()
     if averaged(path.stem):
         return []
+    try:
+        around = list(path.parent.iterdir())
+    except OSError:  # a folder that may be entered and not listed
+        return []
     beside = sorted(
         other.name
-        for other in path.parent.iterdir()
+        for other in around
         if other != path
         and averaged(other.stem)
         and ((other / "config.json").is_file() if path.is_dir() else other.suffix in _FILES)
