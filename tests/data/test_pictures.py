@@ -1,16 +1,18 @@
 import io
 import struct
+import sys
 import zipfile
 import zlib
 
 import numpy as np
+import pillow_heif
 import pytest
 import simplejpeg
 import torch
 from PIL import Image, ImageOps
 
 from kao.data import pictures
-from kao.data.pictures import decode, fit
+from kao.data.pictures import HEAD, begins_as_picture, decode, fit
 from kao.errors import ConfigError, DataError
 
 
@@ -254,3 +256,106 @@ def test_simplejpeg_is_not_asked_for_what_it_would_get_wrong(monkeypatch):
     decode(stored(scene(), "JPEG"), "x")
     decode(stored(scene().convert("CMYK"), "JPEG"), "x")
     assert len(asked) == 1
+
+
+# ----------------------------------------------------------- sound pictures in unusual wrappings
+
+
+def png_with(kind, data, *, before=b"IDAT", checksum=None):
+    """A PNG file with another chunk in it."""
+    file = stored(scene(), "PNG")
+    at = file.index(before) - 4
+    right = zlib.crc32(kind + data) if checksum is None else checksum
+    chunk = struct.pack(">I", len(data)) + kind + data + struct.pack(">I", right)
+    return file[:at] + chunk + file[at:]
+
+
+LONG = b"workflow\0\0" + zlib.compress(b"x" * (2 << 20))
+SOUND = {
+    "a long text": png_with(b"zTXt", LONG),
+    "a long text at the end": png_with(b"zTXt", LONG, before=b"IEND"),
+    "a large profile": stored(scene(), "PNG", icc_profile=b"\0" * (2 << 20)),
+    "a damaged profile": png_with(b"iCCP", b"abc"),
+    "a text with a wrong checksum": png_with(b"tEXt", b"a\0b", checksum=5),
+    "a chunk that is too short": png_with(b"pHYs", b"z"),
+    "no end": stored(scene(), "PNG")[:-12],
+    "something behind it": stored(scene(), "PNG") + b"x" * 1000,
+}
+
+
+@pytest.mark.parametrize("data", SOUND.values(), ids=SOUND)
+def test_a_picture_is_used_whatever_stands_beside_its_pixels(data):
+    assert (shown(decode(data, "x")) == np.asarray(scene())).all()
+
+
+def test_a_text_that_is_passed_over_does_not_cost_the_orientation():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = stored(scene(), "PNG", exif=exif)
+    at = file.index(b"IDAT") - 4
+    text = (
+        struct.pack(">I", len(LONG))
+        + b"zTXt"
+        + LONG
+        + struct.pack(">I", zlib.crc32(b"zTXt" + LONG))
+    )
+    assert decode(file[:at] + text + file[at:], "x").image.shape == (3, 40, 28)
+
+
+def test_damaged_pixels_are_refused_whatever_stands_beside_them():
+    file = stored(scene(), "PNG")
+    at = file.index(b"IDAT") + 40
+    with pytest.raises(DataError, match=r"x is truncated or damaged"):
+        decode(file[:at] + b"\0" * 40 + file[at + 40 :], "x")
+
+
+def test_a_jpeg_without_its_last_mark_is_whole_and_one_that_lacks_more_is_not():
+    file = stored(scene(), "JPEG", quality=90)
+    assert torch.equal(decode(file[:-2], "x").image, decode(file, "x").image)
+    with pytest.raises(DataError, match="truncated"):
+        decode(file[:-40], "x")
+
+
+def heic():
+    file = io.BytesIO()
+    pillow_heif.from_pillow(scene()).save(file, quality=95)
+    return file.getvalue()
+
+
+def avif():
+    return stored(scene(), "AVIF", quality=95)
+
+
+@pytest.mark.parametrize("make", [heic, avif])
+def test_pictures_of_phones_are_read(make):
+    picture = decode(make(), "x")
+    assert np.abs(shown(picture) - np.asarray(scene()).astype(np.int16)).mean() < 12
+
+
+def test_a_heic_picture_names_the_extra_where_it_cannot_be_read(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    with pytest.raises(DataError, match=r"photo.jpg is a HEIC picture: pip install .*\[heif\]"):
+        decode(heic(), "photo.jpg")
+
+
+BEGINNINGS = {
+    **{form: stored(scene(), form) for form in ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")},
+    "AVIF": avif(),
+    "HEIC": heic(),
+    "big TIFF": stored(scene(), "TIFF", big_tiff=True),
+}
+
+
+@pytest.mark.parametrize("data", BEGINNINGS.values(), ids=BEGINNINGS)
+def test_what_is_read_is_known_by_its_beginning(data):
+    assert begins_as_picture(data[:HEAD])
+    decode(data, "x")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"BM is the beginning of a text", b"RIFF....WAVE", b"\0\0\0\x18ftypmp42", b"PK\3\4"],
+)
+def test_what_is_no_picture_does_not_begin_as_one(data):
+    assert not begins_as_picture(data)

@@ -9,9 +9,12 @@ through libjpeg-turbo (simplejpeg), everything else through Pillow.  Along the w
     CMYK and palettes     become RGB
     animations            give their first frame
     colour profiles       are ignored: pixels are taken to be sRGB
+
+HEIC is read where pillow-heif is installed (the extra "heif").
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from io import BytesIO
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -31,12 +34,29 @@ CROPS: tuple[Crop, ...] = get_args(Crop)
 MAX_PIXELS = 89_478_485
 """Largest picture that is decoded: 256 MiB of RGB, where Pillow begins to warn of bombs."""
 
+HEIC = frozenset({".heic", ".heif", ".hif"})
+"""Endings of pictures of phones, in lower case, which are read with the extra "heif"."""
+
+HEIC_EXTRA = "pip install -e '.[heif]' lets kao read HEIC"
+"""What to do about them, for a message."""
+
 EXTENSIONS = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
-)
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"}
+) | (HEIC if find_spec("pillow_heif") else frozenset())
 """Which files of a folder are tried, in lower case; what they are is decided by content."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
+
+HEAD = 32
+"""Bytes at the beginning of a file by which `begins_as_picture` knows it."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_BEGINNINGS = (b"\xff\xd8\xff", _PNG, b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BITMAP_HEADS = (12, 40, 52, 56, 64, 108, 124)  # sizes of the header that follows "BM"
+_AVIF, _HEIF = (b"avif", b"avis"), (b"heic", b"heix", b"hevc", b"heim", b"mif1", b"msf1")
+
+_PIXELS_OF_PNG = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"IEND")
+"""Chunks of a PNG file that decide what is seen (W3C PNG, sec. 5.6), with its orientation."""
 
 _EXIF_ORIENTATION = 0x0112
 
@@ -69,7 +89,7 @@ class Picture(NamedTuple):
 
 
 def decode(data: bytes, name: str) -> Picture:
-    """Decode a JPEG, PNG, WebP, BMP, TIFF or GIF file, whatever it is called.
+    """Decode a JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC file, whatever it is called.
 
     Args:
         data: The whole file.
@@ -77,12 +97,42 @@ def decode(data: bytes, name: str) -> Picture:
 
     Raises:
         DataError: The bytes are empty, truncated, damaged, no picture, or more than
-            `MAX_PIXELS` pixels; the message names the picture and says why.
+            `MAX_PIXELS` pixels, or HEIC where pillow-heif is not installed; the message names the
+            picture and says why.
     """
     if not data:
         raise DataError(f"{name} is empty (0 bytes): copy it again or delete it.")
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF:
+        _register_heif(name)
     pixels, encoding = _decode_plain_jpeg(data, name) or _decode_with_pillow(data, name)
     return Picture(torch.from_numpy(pixels).permute(2, 0, 1), encoding)
+
+
+def begins_as_picture(head: bytes) -> bool:
+    """Whether a file begins as those do that `decode` reads.
+
+    Args:
+        head: Its first `HEAD` bytes, or all.
+    """
+    if head[4:8] == b"ftyp":
+        return head[8:12] in (*_AVIF, *(_HEIF if EXTENSIONS >= HEIC else ()))
+    bitmap = head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in _BITMAP_HEADS
+    webp = head.startswith(b"RIFF") and head[8:12] == b"WEBP"
+    return head.startswith(_BEGINNINGS) or bitmap or webp
+
+
+def _register_heif(name: str) -> None:
+    """Let Pillow read HEIC, for a picture of that name.
+
+    Raises:
+        DataError: pillow-heif is not installed.
+    """
+    if "HEIF" not in Image.OPEN:
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError:
+            raise DataError(f"{name} is a HEIC picture: {HEIC_EXTRA}.") from None
+        register_heif_opener()
 
 
 def _decode_plain_jpeg(data: bytes, name: str) -> tuple[_Pixels, str] | None:
@@ -94,7 +144,10 @@ def _decode_plain_jpeg(data: bytes, name: str) -> tuple[_Pixels, str] | None:
         if colours not in ("YCbCr", "RGB", "Gray"):
             return None
         _refuse_bomb(width, height, name)
-        pixels = simplejpeg.decode_jpeg(data, "RGB")
+        try:
+            pixels = simplejpeg.decode_jpeg(data, "RGB")
+        except ValueError:  # all is there but the mark of the end, or so it will say again
+            pixels = simplejpeg.decode_jpeg(data + b"\xff\xd9", "RGB")
     except ValueError:
         return None
     # Opening costs as much as decoding a thumbnail, so the tag is looked for only where it can be.
@@ -105,7 +158,29 @@ def _decode_plain_jpeg(data: bytes, name: str) -> tuple[_Pixels, str] | None:
 
 def _decode_with_pillow(data: bytes, name: str) -> tuple[_Pixels, str]:
     try:
-        with Image.open(BytesIO(data), formats=FORMATS) as image:
+        return _opened(data, name)
+    except DataError:
+        if not data.startswith(_PNG):
+            raise
+    # Pillow refuses a sound picture for a comment that is long or damaged.
+    return _opened(b"".join(_chunks(data)), name)
+
+
+def _chunks(data: bytes) -> Iterator[bytes]:
+    """The signature of a PNG file and its chunks that decide what is seen."""
+    yield data[:8]
+    at = 8
+    while at + 8 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] in _PIXELS_OF_PNG:
+            yield data[at:end]
+        at = end
+
+
+def _opened(data: bytes, name: str) -> tuple[_Pixels, str]:
+    try:
+        formats = (*FORMATS, *({"HEIF"} & Image.OPEN.keys()))
+        with Image.open(BytesIO(data), formats=formats) as image:
             _refuse_bomb(*image.size, name)
             encoding = f"{image.format} {image.mode}"
             image.load()
@@ -116,7 +191,8 @@ def _decode_with_pillow(data: bytes, name: str) -> tuple[_Pixels, str]:
     except UnidentifiedImageError:
         raise DataError(
             f"{name} is not a picture, or its head is damaged: it begins with {data[:12]!r}; "
-            f"expected JPEG, PNG, WebP, BMP, TIFF or GIF. Copy it again, convert it or delete it."
+            f"expected JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC. Copy it again, convert it or "
+            f"delete it."
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(_bomb(name)) from None
