@@ -261,9 +261,9 @@ def test_simplejpeg_is_not_asked_for_what_it_would_get_wrong(monkeypatch):
 # ----------------------------------------------------------- sound pictures in unusual wrappings
 
 
-def png_with(kind, data, *, before=b"IDAT", checksum=None):
+def png_with(kind, data, *, before=b"IDAT", checksum=None, **options):
     """A PNG file with another chunk in it."""
-    file = stored(scene(), "PNG")
+    file = stored(scene(), "PNG", **options)
     at = file.index(before) - 4
     right = zlib.crc32(kind + data) if checksum is None else checksum
     chunk = struct.pack(">I", len(data)) + kind + data + struct.pack(">I", right)
@@ -291,15 +291,7 @@ def test_a_picture_is_used_whatever_stands_beside_its_pixels(data):
 def test_a_text_that_is_passed_over_does_not_cost_the_orientation():
     exif = Image.Exif()
     exif[0x0112] = 6
-    file = stored(scene(), "PNG", exif=exif)
-    at = file.index(b"IDAT") - 4
-    text = (
-        struct.pack(">I", len(LONG))
-        + b"zTXt"
-        + LONG
-        + struct.pack(">I", zlib.crc32(b"zTXt" + LONG))
-    )
-    assert decode(file[:at] + text + file[at:], "x").image.shape == (3, 40, 28)
+    assert decode(png_with(b"zTXt", LONG, exif=exif), "x").image.shape == (3, 40, 28)
 
 
 def test_damaged_pixels_are_refused_whatever_stands_beside_them():
