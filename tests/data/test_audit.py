@@ -86,7 +86,7 @@ def test_the_lines_name_what_is_wrong():
         "3 were not square and were cropped to their centre",
         "3 were smaller than 32 pixels: enlarged, blurred",
         "1 exact duplicates in 1 groups, such as 0.png, 1.png",
-        "2 pictures (67 %) have a duplicate, mirror images included",
+        "2 pictures (66.7 %) have a duplicate, mirror images included",
         "1 skipped: a.png is empty.",
         "odd",
     ]

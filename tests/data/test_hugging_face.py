@@ -60,6 +60,14 @@ def test_without_labels_and_captions_there_are_none(tmp_path):
     assert (source[0].label, source[0].caption) == (None, None)
 
 
+def test_what_is_not_taken_is_counted_and_named(tmp_path):
+    path = saved(tmp_path, label=[0, None, 2, -1], prompt=["a", "b", "c", "d"])
+    assert HuggingFaceSource(path).notes == [
+        "passed over columns that are not read: id, prompt",
+        "2 of 4 pictures have no class",
+    ]
+
+
 def test_classes_are_picked(tmp_path):
     source = HuggingFaceSource(
         saved(tmp_path, label=[0, 1, 2, 1], caption=list("abcd")), classes=["ape", "cat"]

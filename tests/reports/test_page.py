@@ -133,6 +133,7 @@ def audit(note):
         not_square=0,
         exact=none,
         near=none,
+        repeated=0,
         notes=(note,),
     )
 

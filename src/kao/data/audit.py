@@ -128,7 +128,7 @@ class Audit:
                 )
         if self.repeated:
             lines.append(
-                f"{self.repeated:,} pictures ({100 * self.repeated / self.count:.2g} %) have a "
+                f"{self.repeated:,} pictures ({100 * self.repeated / self.count:.3g} %) have a "
                 f"duplicate, mirror images included"
             )
         if self.skipped:

@@ -2,7 +2,7 @@
 
 storage    lists and reads files
 layout     says what folders mean
-tables     reads captions.csv, metadata.csv, metadata.jsonl
+tables     reads captions.csv, metadata.csv, metadata.jsonl, dataset.json
 pictures   decodes
 folders    the set as an ImageSource
 """
@@ -26,8 +26,8 @@ class FolderSource:
     May be read from many threads at once.  Keys are paths below `path`, in sorted order, so a
     folder and an archive of it are the same set.  Tables of captions are looked for in `path`
     and in the folders that `layout` enters; they name pictures relative to themselves, or to
-    the folder that was entered.  Their labels count where folders are not classes, provided
-    that every picture has one.
+    the folder that was entered.  Their labels count where folders are not classes; a picture
+    without one is of no class.
 
     Args:
         path: A folder, a ZIP file, or a folder inside a ZIP file ("afhq.zip/train").
@@ -45,17 +45,25 @@ class FolderSource:
         self._check_count(listing.pictures, listing)
 
         arranged = layout(listing.pictures, wanted=classes)
-        keys = [name for name in listing.pictures if name.startswith(arranged.root)]
+        keys = [
+            name
+            for name in listing.pictures
+            if name.startswith(arranged.root) and not name.startswith(arranged.left_out)
+        ]
         tables = [name for name in listing.tables if arranged.root.startswith(_parent(name))]
+        self._notes = [*arranged.notes, *listing.oddities]
         captions, labels = self._read(tables, arranged.root, listing.pictures)
-        self._notes = [*arranged.notes, *listing.oddities, *_gaps(keys, captions, tables)]
 
         named = _class_names(keys, arranged, labels)
         self._classes = picked(natural(set(named.values())), classes, of=str(self._path))
         index = {name: number for number, name in enumerate(self._classes)}
-        self._keys = [key for key in keys if not index or named.get(key) in index]
-        self._labels = [index[named[key]] for key in self._keys] if index else None
+        self._keys = [key for key in keys if not classes or named.get(key) in index]
+        self._labels = [index.get(named.get(key, "")) for key in self._keys] if index else None
         self._captions = captions
+        if captions:
+            self._note_gaps([key for key in self._keys if key not in captions], "caption", tables)
+        if named:
+            self._note_gaps([key for key in self._keys if key not in named], "class", tables)
         self._check_count(self._keys, listing)
         self._fingerprint = _fingerprint([*self._keys, *tables], listing, self._classes)
 
@@ -102,26 +110,44 @@ class FolderSource:
         labels: dict[str, str] = {}
         known = frozenset(names) if tables else frozenset()
         for table in tables:
+            lost: list[str] = []
+            said = 0
             for row in rows(self._storage.read(table), table):
-                for name in (_parent(table) + row.file, root + row.file):
-                    if name in known:
-                        if row.caption:
-                            captions.setdefault(name, row.caption)
-                        if row.label:
-                            labels.setdefault(name, row.label)
-                        break
+                places = (_parent(table) + row.file, root + row.file)
+                name = next((name for name in places if name in known), None)
+                if name is None:
+                    lost.append(row.file)
+                elif row.caption or row.label:
+                    said += 1
+                    if row.caption:
+                        captions.setdefault(name, row.caption)
+                    if row.label:
+                        labels.setdefault(name, row.label)
+            if lost:
+                self._notes.append(
+                    f"{len(lost):,} rows of {table} name no picture here: {listed(lost, 3)}"
+                )
+            if not said:
+                self._notes.append(f"{table} gives no caption and no label to any picture")
         return captions, labels
+
+    def _note_gaps(self, missing: Sequence[str], what: str, tables: Sequence[str]) -> None:
+        if missing:
+            where = f" in {', '.join(tables)}" if tables else ""
+            self._notes.append(
+                f"{len(missing):,} of {len(self._keys):,} pictures have no {what}{where}: "
+                f"{listed(missing, 3)}"
+            )
 
     def _check_count(self, names: Sequence[str], listing: Listing) -> None:
         if len(names) >= 2:
             return
         met = f"one picture, {names[0]}" if names else "no picture"
-        others = ", ".join(f"{n:,} {kind}" for kind, n in listing.others.most_common(5))
         raise DataError(
-            f"{self._path} holds {met}"
-            + (f" (but other files: {others})" if others else "")
-            + f"; expected two or more of {' '.join(sorted(pictures.EXTENSIONS))}."
-            + "".join(f" Also {oddity}" for oddity in listing.oddities)
+            f"{self._path} holds {met}; expected two or more of "
+            f"{' '.join(sorted(pictures.EXTENSIONS))}"
+            + "".join(f"; {oddity}" for oddity in listing.oddities)
+            + "."
         )
 
 
@@ -133,18 +159,9 @@ def _parent(name: str) -> str:
 def _class_names(keys: Sequence[str], arranged: Layout, labels: dict[str, str]) -> dict[str, str]:
     """The class of every picture, from folders or else from tables; empty if there are none."""
     if not arranged.classes:
-        return {key: labels[key] for key in keys} if all(key in labels for key in keys) else {}
+        return {key: labels[key] for key in keys if key in labels}
     named = ((key, arranged.class_of(key)) for key in keys)
     return {key: name for key, name in named if name is not None}
-
-
-def _gaps(keys: Sequence[str], captions: dict[str, str], tables: Sequence[str]) -> Iterable[str]:
-    missing = [key for key in keys if key not in captions]
-    if tables and missing:
-        yield (
-            f"{len(missing):,} of {len(keys):,} pictures have no caption in "
-            f"{', '.join(tables)}: {listed(missing, 3)}"
-        )
 
 
 def _fingerprint(names: Iterable[str], listing: Listing, classes: Sequence[str]) -> str:

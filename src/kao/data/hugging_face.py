@@ -53,8 +53,9 @@ class HuggingFaceSource:
             raise DataError(
                 f"hf:{name} holds {len(self._rows)} pictures to take; expected two or more."
             )
-        columns = [self._image, self._label, self._caption]
-        self._data = data.select_columns([column for column in columns if column])
+        columns = [column for column in (self._image, self._label, self._caption) if column]
+        self._notes = self._passed_over(data, columns)
+        self._data = data.select_columns(columns)
         # The package gives its own digest of files and transformations no public name.
         decides = (data._fingerprint, split, self._classes, len(self._rows), columns)
         self._fingerprint = hashlib.sha256(repr(decides).encode()).hexdigest()
@@ -92,6 +93,21 @@ class HuggingFaceSource:
         label = self._renamed.get(row[self._label]) if self._label else None
         caption = row[self._caption] or None if self._caption else None
         return Item(image, key, label, caption, encoding)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What of the data set is not taken, a sentence each."""
+        return self._notes
+
+    def _passed_over(self, data: Any, columns: Sequence[str]) -> list[str]:
+        notes = []
+        if others := [name for name in data.features if name not in columns]:
+            notes.append(f"passed over columns that are not read: {listed(others)}")
+        if self._label and len(self._rows) == len(data):
+            unknown = sum(label not in self._renamed for label in data[self._label])
+            if unknown:
+                notes.append(f"{unknown:,} of {len(data):,} pictures have no class")
+        return notes
 
     def _chosen_rows(self, data: Any, *, filtered: bool) -> Sequence[int]:
         if not filtered:

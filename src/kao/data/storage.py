@@ -1,26 +1,41 @@
 """Where picture files lie: a folder or a ZIP archive, listed once and read by name.
 
-Both are hostile territory.  Hidden files, `__MACOSX`, loops of links, members whose names lead
-out of the archive, encrypted ones: none of it stops a listing, and nothing is ever extracted.
+Both are hostile territory.  Hidden files, thumbnails of servers, loops of links, members whose
+names lead out of the archive, encrypted ones: none of it stops a listing, and nothing is ever
+extracted.  What is passed over is counted and named.
 """
 
+import contextlib
 import os
 import stat
 import threading
 import zipfile
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Protocol, Self
 
 from kao.data.names import listed
-from kao.data.pictures import EXTENSIONS
+from kao.data.pictures import EXTENSIONS, HEAD, HEIC, HEIC_EXTRA, begins_as_picture
 from kao.data.prepared import IMAGES
 from kao.errors import DataError, near_miss
 
-TABLES = ("captions.csv", "metadata.csv", "metadata.jsonl")
-"""Files beside pictures that say more about them."""
+TABLES = ("captions.csv", "metadata.csv", "metadata.jsonl", "dataset.json")
+"""Files beside pictures that say more about them, in lower case."""
+
+SYSTEM = frozenset(
+    "@eadir/@recycle/.@__thumb/#recycle/#snapshot/$recycle.bin/recycler/system volume information/"
+    "lost+found/__macosx/.trash/.trashes/.thumbnails/.ipynb_checkpoints".split("/")
+)
+"""Folders of servers and systems, in lower case, which hold thumbnails and what was deleted."""
+
+_METHODS = {9: "Deflate64", 93: "Zstandard", 95: "XZ", 96: "JPEG", 98: "PPMd", 99: "AES"}
+"""Ways in which ZIP files are compressed that Python may not know (APPNOTE 4.4.5)."""
+
+_CLUTTER = ("thumbs.db", "desktop.ini")
+_OTHER_TABLES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".xlsx", ".parquet")
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
+_PROBED = 3  # files of an unknown ending whose content decides about the ending
 
 RUN = "run.toml"
 """What makes a folder a run directory."""
@@ -28,7 +43,7 @@ RUN = "run.toml"
 MAX_BYTES = 1 << 29
 """Largest file that is read into memory; `pictures.MAX_PIXELS` of RGBA take less."""
 
-_ENCRYPTED = 1  # bit of a ZIP member's flags
+_ENCRYPTED, _UTF8 = 1, 0x800  # bits of a ZIP member's flags
 
 
 @dataclass
@@ -39,33 +54,88 @@ class Listing:
         pictures: Files with the extension of a picture, sorted by name.
         tables: Files named as one of `TABLES`.
         stamps: Name -> two numbers that change when the file does.
-        others: How many files of other extensions there are.
-        oddities: What was left out and why, for a person.
+        oddities: What was passed over and why, for a person.
     """
 
     pictures: list[str] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
     stamps: dict[str, tuple[int, int]] = field(default_factory=dict)
-    others: Counter[str] = field(default_factory=Counter)
     oddities: list[str] = field(default_factory=list)
 
-    def add(self, name: str, stamp: tuple[int, int]) -> None:
-        """Sort one file in, by the end of its name."""
-        last = name.rpartition("/")[2]
-        extension = os.path.splitext(last)[1].lower()
-        if extension in EXTENSIONS:
-            self.pictures.append(name)
-        elif last.lower() in TABLES:
-            self.tables.append(name)
-        else:
-            self.others[extension or "no extension"] += 1
-            return
-        self.stamps[name] = stamp
+    @classmethod
+    def of(cls, files: Mapping[str, tuple[int, int]], head: Callable[[str], bytes]) -> Self:
+        """Sort files by their names, and by their content where the names tell nothing.
+
+        Args:
+            files: Name -> stamp.
+            head: The first `HEAD` bytes of a file; none where it cannot be read.
+        """
+        listing = cls(stamps=dict(files))
+        system, hidden, others = list[str](), list[str](), dict[str, list[str]]()
+        for name in sorted(files):
+            *folders, last = name.lower().split("/")
+            extension = os.path.splitext(last)[1]
+            if not SYSTEM.isdisjoint(folders):
+                system += [name] if extension in EXTENSIONS else []
+            elif last.startswith("."):
+                hidden += [name] if extension in EXTENSIONS else []
+            elif extension in EXTENSIONS:
+                listing.pictures.append(name)
+            elif last in TABLES:
+                listing.tables.append(name)
+            elif last not in _CLUTTER:
+                others.setdefault(extension, []).append(name)
+        listing._take_by_content(others, head)
+        listing.odd(system, "folders of a system or server")
+        listing.odd(hidden, "hidden files")
+        listing._pass_over(others)
+        return listing
 
     def odd(self, names: Sequence[str], why: str) -> None:
         """Remember what was left out, the first few by name."""
         if names:
-            self.oddities.append(f"left out {listed(names, 5)}: {why}")
+            count = f"{len(names):,} files, " if len(names) > 5 else ""
+            self.oddities.append(f"left out {count}{listed(names, 5)}: {why}")
+
+    def _take_by_content(self, others: dict[str, list[str]], head: Callable[[str], bytes]) -> None:
+        """Take the pictures among files of other endings; the rest stays in `others`."""
+        taken: list[str] = []
+        for extension, names in list(others.items()):
+            if any(begins_as_picture(head(name)) for name in names[:_PROBED]):
+                found = [name for name in names if begins_as_picture(head(name))]
+                others[extension] = [name for name in names if name not in set(found)]
+                taken += found
+        if taken:
+            self.pictures = sorted([*self.pictures, *taken])
+            self.oddities.append(
+                f"{len(taken):,} files are pictures by their content, whatever their names end in, "
+                f"and were taken: {listed(taken, 5)}"
+            )
+
+    def _pass_over(self, others: Mapping[str, Sequence[str]]) -> None:
+        """Count what is no picture, and say what a person may have expected of it."""
+        kinds = {extension: len(names) for extension, names in others.items() if names}
+        if not kinds:
+            return
+        most = sorted(kinds.items(), key=lambda kind: -kind[1])
+        counts = listed([f"{n:,} {extension or 'without an ending'}" for extension, n in most])
+        hints = [HEIC_EXTRA] if HEIC & kinds.keys() else []
+        if tables := [name for kind in _OTHER_TABLES for name in others.get(kind, ())]:
+            hints.append(
+                f"captions and labels are read from {', '.join(TABLES)} alone, and not from "
+                f"{listed(tables, 3)}"
+            )
+        if archives := [name for kind in _ARCHIVES for name in others.get(kind, ())]:
+            zips = [name for name in archives if name.lower().endswith(".zip")]
+            hints.append(
+                f"for the pictures in it, name {zips[0]} itself"
+                if zips
+                else f"for the pictures in {listed(archives, 3)}, unpack it"
+            )
+        self.oddities.append(
+            f"passed over {sum(kinds.values()):,} files that are not read as pictures: {counts}"
+            + "".join(f"; {hint}" for hint in hints)
+        )
 
 
 class Storage(Protocol):
@@ -86,8 +156,8 @@ class Storage(Protocol):
         """
 
 
-def _hidden(part: str) -> bool:
-    return part.startswith(".") or part == "__MACOSX"
+def _hidden(folder: str) -> bool:
+    return folder.startswith(".") and folder.lower() not in SYSTEM
 
 
 def _too_large(name: str, size: int) -> DataError:
@@ -109,9 +179,7 @@ class Folder:
 
     def listing(self) -> Listing:
         """List it with one system call per file; stamps are (size, mtime in nanoseconds)."""
-        listing = Listing()
-        broken: list[str] = []
-        closed: list[str] = []
+        broken, closed, ours = list[str](), list[str](), list[str]()
         try:
             with os.scandir(self.path):
                 pass
@@ -119,12 +187,22 @@ class Folder:
             raise DataError(
                 f"The folder {self.path} cannot be read ({error.strerror}): check its permissions."
             ) from error
-        for name, about in _walk(self.path, broken, closed):
-            listing.add(name, (about.st_size, about.st_mtime_ns))
-        listing.pictures.sort()
+        files = {
+            name: (about.st_size, about.st_mtime_ns)
+            for name, about in _walk(self.path, broken, closed, ours)
+        }
+        listing = Listing.of(files, self._head)
         listing.odd(sorted(broken), "links that lead nowhere")
         listing.odd(sorted(closed), "folders that cannot be read")
+        listing.odd(sorted(ours), "runs and prepared sets of kao")
         return listing
+
+    def _head(self, name: str) -> bytes:
+        try:
+            with open(self.path / name, "rb") as file:
+                return file.read(HEAD)
+        except OSError:
+            return b""
 
     def read(self, name: str) -> bytes:
         """The content of a file; `name` comes from the listing."""
@@ -141,10 +219,13 @@ class Folder:
             ) from error
 
 
-def _walk(root: Path, broken: list[str], closed: list[str]) -> Iterator[tuple[str, os.stat_result]]:
-    """Names and stats of the regular files below `root`.
+def _walk(
+    root: Path, broken: list[str], closed: list[str], ours: list[str]
+) -> Iterator[tuple[str, os.stat_result]]:
+    """Names and stats of the regular files below `root`, but for those in hidden folders.
 
-    Links that lead nowhere go to `broken`, folders that cannot be opened to `closed`.
+    Links that lead nowhere go to `broken`, folders that cannot be opened to `closed`, what kao has
+    made to `ours`.
     """
     seen: set[tuple[int, int]] = set()
     waiting = [""]
@@ -164,10 +245,9 @@ def _walk(root: Path, broken: list[str], closed: list[str]) -> Iterator[tuple[st
         # A set that was prepared into the folder itself, or a run in it (`kao train .` makes one):
         # contact sheets and what a model drew are no faces.
         if IMAGES in names or (inside and RUN in names):
+            ours.append(inside.rstrip("/"))
             continue
         for entry in entries:
-            if _hidden(entry.name):
-                continue
             name = inside + entry.name
             try:
                 about = entry.stat()
@@ -175,7 +255,7 @@ def _walk(root: Path, broken: list[str], closed: list[str]) -> Iterator[tuple[st
                 broken.append(name)
                 continue
             if stat.S_ISDIR(about.st_mode):
-                waiting.append(name + "/")
+                waiting += [] if _hidden(entry.name) else [name + "/"]
             elif stat.S_ISREG(about.st_mode):
                 yield name, about
 
@@ -218,13 +298,12 @@ class Archive:
 
     def listing(self) -> Listing:
         """List it from its directory of members; stamps are (size, CRC-32)."""
-        listing = Listing()
         leading_out: list[str] = []
         twice: list[str] = []
         for member in self._zip.infolist():
-            name = member.filename.replace("\\", "/")
+            name = _name(member).replace("\\", "/")
             parts = PurePosixPath(name).parts
-            if name.endswith("/") or not parts or any(map(_hidden, set(parts) - {".."})):
+            if name.endswith("/") or not parts or any(map(_hidden, set(parts[:-1]) - {".."})):
                 continue
             if name.startswith("/") or ".." in parts or ":" in parts[0]:
                 leading_out.append(name)
@@ -236,12 +315,18 @@ class Archive:
                 if name in self._members:
                     twice.append(name)
                 self._members[name] = member
-        for name, member in self._members.items():
-            listing.add(name, (member.file_size, member.CRC))
-        listing.pictures.sort()
+        files = {name: (member.file_size, member.CRC) for name, member in self._members.items()}
+        listing = Listing.of(files, self._head)
         listing.odd(leading_out, "names that lead out of the archive")
         listing.odd(twice, "the archive holds a later member of the same name")
         return listing
+
+    def _head(self, name: str) -> bytes:
+        try:
+            with self._lock, self._zip.open(self._members[name]) as file:
+                return file.read(HEAD)
+        except Exception:  # as in `read`, which says why
+            return b""
 
     def read(self, name: str) -> bytes:
         """The content of a member, with its checksum verified; `name` comes from the listing."""
@@ -255,11 +340,26 @@ class Archive:
             # work, and one shared directory of members is what fits in memory.
             with self._lock:
                 return self._zip.read(member)
-        # zlib.error, BadZipFile, EOFError, NotImplementedError, LZMAError, struct.error, ...
+        except NotImplementedError as error:
+            number = member.compress_type
+            method = _METHODS.get(number, f"number {number}")
+            raise DataError(
+                f"{name} in {self.path.name} is compressed by a method that Python cannot read "
+                f"({method}): pack the archive again with Deflate, or unpack it and use the folder."
+            ) from error
+        # zlib.error, BadZipFile, EOFError, LZMAError, struct.error, ...
         except Exception as error:
             raise DataError(
                 f"{name} in {self.path.name} is damaged ({error}): copy the archive again."
             ) from error
+
+
+def _name(member: zipfile.ZipInfo) -> str:
+    """Its name; many programs write UTF-8 without saying so, which ZIP then takes for cp437."""
+    if not member.flag_bits & _UTF8:
+        with contextlib.suppress(UnicodeError):
+            return member.filename.encode("cp437").decode()
+    return member.filename
 
 
 def find(path: Path) -> Storage:

@@ -4,7 +4,8 @@ Two vocabularies are read, this project's and that of Hugging Face's imagefolder
 
     file    file_name    text    caption    label
 
-One column names the picture; caption (or text) and label may be absent; others are ignored.
+One column names the picture; caption (or text) and label may be absent; others are ignored.  The
+dataset.json of StyleGAN and EDM is read, too: {"labels": [["00000/img00000000.png", 5], ...]}.
 """
 
 import csv
@@ -32,7 +33,8 @@ def rows(data: bytes, name: str) -> Iterator[Row]:
     """Read a table.
 
     Args:
-        data: Content of a .csv file with a head line, or of a .jsonl file.  UTF-8.
+        data: Content of a .csv file with a head line, of a .jsonl file, or of a dataset.json, of
+            which labels that are no whole numbers are left out.  UTF-8.
         name: Of the file: says which of the two it is, and goes into error messages.
 
     Yields:
@@ -47,12 +49,30 @@ def rows(data: bytes, name: str) -> Iterator[Row]:
         raise DataError(
             f"{name} is not UTF-8 text (byte {error.start}): save it as UTF-8."
         ) from error
+    if name.lower().endswith(".json"):
+        yield from _dataset(text)
+        return
     records = _json_records(text, name) if name.lower().endswith(".jsonl") else _csv(text, name)
     for record in records:
         file = _cell(record, *_FILE)
         if file:
             file = file.replace("\\", "/").removeprefix("./")
             yield Row(file, _cell(record, *_CAPTION), _cell(record, _LABEL))
+
+
+def _dataset(text: str) -> Iterator[Row]:
+    """Labels of a dataset.json; none where it is another program's file of that name."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    labels = content.get("labels") if isinstance(content, dict) else None
+    for entry in labels if isinstance(labels, list) else ():
+        match entry:
+            case [str(file), bool() | float() | list() | None]:
+                yield Row(file.replace("\\", "/"), None, None)
+            case [str(file), int(label)]:
+                yield Row(file.replace("\\", "/"), None, str(label))
 
 
 def _cell(record: dict[str, str], *columns: str) -> str | None:
