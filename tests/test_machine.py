@@ -1,10 +1,12 @@
 import json
 import mmap
+import os
 import platform
 import subprocess
 import sys
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -238,3 +240,121 @@ def test_releasing_frees_circles_and_a_gpus_cache(monkeypatch):
 )
 def test_memory_that_runs_out_is_told_from_other_errors(error, full):
     assert machine.out_of_memory(error) is full
+
+
+@pytest.fixture
+def groups(monkeypatch, tmp_path):
+    """groups("0::/a", {"a/cpu.max": "..."}): the control groups of a process, on 64 free cores."""
+    own, root = tmp_path / "cgroup", tmp_path / "fs"
+    monkeypatch.setattr(machine, "_OWN_GROUPS", own)
+    monkeypatch.setattr(machine, "_GROUPS", root)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
+    available = SimpleNamespace(available=2**40)
+    monkeypatch.setattr(machine.psutil, "virtual_memory", lambda: available)
+
+    def make(lines, files):
+        own.write_text(lines)
+        for name, text in files.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(text)
+
+    return make
+
+
+V1 = "3:memory:/docker/ab\n2:cpu,cpuacct:/docker/ab\n0::/\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "files", "cores"),
+    [
+        ("0::/a/b\n", {"a/b/cpu.max": "400000 100000\n"}, 4),
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000\n"}, 64),
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "200000 100000\n"}, 2),
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 1),
+        ("0::/\n", {"cpu.max": "5000 100000\n"}, 1),
+        ("0::/\n", {"cpu.max": "9900000 100000\n"}, 64),
+        ("0::/../outside\n", {"cpu.max": "300000 100000\n"}, 3),
+        (V1, {"cpu/docker/ab/cpu.cfs_quota_us": "50", "cpu/docker/ab/cpu.cfs_period_us": "10"}, 5),
+        (V1, {"cpu/docker/ab/cpu.cfs_quota_us": "-1", "cpu/docker/ab/cpu.cfs_period_us": "1"}, 64),
+        (V1, {"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"}, 2),
+        (V1, {"cpuset/cpu.cfs_quota_us": "200000", "cpuset/cpu.cfs_period_us": "100000"}, 64),
+        ("", {}, 64),
+    ],
+)
+def test_cores_are_no_more_than_a_container_may_spend(groups, lines, files, cores):
+    groups(lines, files)
+    assert machine.usable_cores() == cores
+
+
+def test_without_control_groups_all_cores_count_that_a_process_is_bound_to(groups):
+    assert machine.usable_cores() == 64
+    assert machine.free_memory(CPU) == 2**40
+
+
+@pytest.mark.parametrize(
+    ("lines", "files", "free"),
+    [
+        (
+            "0::/a\n",
+            {
+                "a/memory.max": "1000",
+                "a/memory.current": "700",
+                "a/memory.stat": "anon 500\ninactive_file 150\n",
+            },
+            450,
+        ),
+        ("0::/a\n", {"a/memory.max": "max", "a/memory.current": "700"}, 2**40),
+        (
+            "0::/a\n",
+            {
+                "a/memory.max": "max",
+                "a/memory.current": "700",
+                "memory.max": "900",
+                "memory.current": "800",
+            },
+            100,
+        ),
+        (
+            V1,
+            {
+                "memory/memory.limit_in_bytes": "1000",
+                "memory/memory.usage_in_bytes": "700",
+                "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 50\n",
+            },
+            350,
+        ),
+        (
+            V1,
+            {
+                "memory/memory.limit_in_bytes": "9223372036854771712",
+                "memory/memory.usage_in_bytes": "700",
+            },
+            2**40,
+        ),
+        ("0::/\n", {"memory.max": "100", "memory.current": "700"}, 0),
+    ],
+)
+def test_free_memory_is_no_more_than_a_container_has_left(groups, lines, files, free):
+    groups(lines, files)
+    assert machine.free_memory(CPU) == free
+
+
+THREADS = """
+import os
+os.sched_getaffinity = lambda _: range(1)
+import torch
+torch.get_num_threads = lambda: 5
+torch.set_num_threads = lambda n: print(n)
+import kao.machine
+"""
+
+
+@pytest.mark.parametrize(("asked", "set_to"), [({}, "1\n"), ({"OMP_NUM_THREADS": "5"}, "")])
+def test_torch_gets_a_thread_for_each_usable_core_unless_the_environment_says_how_many(
+    asked, set_to
+):
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"} | asked
+    done = subprocess.run(
+        [sys.executable, "-c", THREADS], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == set_to, done.stderr

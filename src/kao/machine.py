@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import math
 import os
 import platform
 import time
@@ -18,6 +19,9 @@ from torch.nn import functional
 from kao.errors import ConfigError
 
 Precision = Literal["fp32", "bf16", "fp16"]
+
+_GROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+"""Where Linux tells of control groups, by which containers are held: cgroups(7)."""
 
 _FULL = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 """Said in a RuntimeError by what has no exception of its own for memory that ran out."""
@@ -107,17 +111,63 @@ def versions() -> dict[str, str]:
 
 
 def usable_cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores this process may use: those it is bound to, or as many as its container may spend."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    # Whole ones: of two threads on a core and a half each waits for the other while it is held.
+    return max(1, math.floor(min([bound or 1, *_quotas()])))
 
 
 def free_memory(on: torch.device) -> int:
-    """Bytes that programs may still take, of a GPU's memory or of this machine's."""
+    """Bytes that programs may still take, of a GPU's memory, this machine's or its container's."""
     if on.type == "cuda":
         return torch.cuda.mem_get_info(on)[0]
-    return int(psutil.virtual_memory().available)
+    return max(0, min([int(psutil.virtual_memory().available), *_rooms()]))
+
+
+def _quotas() -> Iterator[float]:
+    """Cores that each control group around this process may spend, where it has a quota."""
+    for group in _control_groups("cpu"):
+        period = [*_words(group / "cpu.cfs_quota_us"), *_words(group / "cpu.cfs_period_us")]
+        quota, length = _words(group / "cpu.max") or period or ("max", "1")
+        if quota not in ("max", "-1"):
+            yield int(quota) / int(length)
+
+
+def _rooms() -> Iterator[int]:
+    """Bytes that each control group around this process has left, where it has a limit.
+
+    What it has cached of files, and can drop, counts as left, as it does on a whole machine.
+    """
+    for group in _control_groups("memory"):
+        limit = _words(group / "memory.max") or _words(group / "memory.limit_in_bytes")
+        used = _words(group / "memory.current") or _words(group / "memory.usage_in_bytes")
+        if used and limit not in ([], ["max"]):
+            facts = _words(group / "memory.stat")
+            stat = dict(zip(facts[::2], facts[1::2], strict=False))
+            cached = stat.get("total_inactive_file", stat.get("inactive_file", "0"))
+            yield int(limit[0]) - int(used[0]) + int(cached)
+
+
+def _control_groups(controller: str) -> Iterator[Path]:
+    """The folders of the control groups that this process is in, of both versions.
+
+    A container may see its own group at the root and be told the group's name outside of it, so
+    all folders on the way are looked at, and those that are not there have no files.
+    """
+    for line in _OWN_GROUPS.read_text().splitlines() if _OWN_GROUPS.exists() else ():
+        _, controllers, name = line.split(":", 2)
+        if controller in controllers.split(",") or not controllers:
+            root = _GROUPS / controller if controllers else _GROUPS
+            group = root / name.lstrip("/")
+            yield from (place for place in (group, *group.parents) if place.is_relative_to(root))
+
+
+def _words(file: Path) -> list[str]:
+    """What a file says, by blanks; nothing where it is not there."""
+    try:
+        return file.read_text().split()
+    except OSError:
+        return []
 
 
 def memory(on: torch.device) -> dict[str, int]:
@@ -271,3 +321,9 @@ def _cpu_field(name: str) -> str:
         if key.strip() == name:
             return value.strip()
     return ""
+
+
+# torch counts the cores that a process is bound to, and threads beyond a quota spend it waiting for
+# each other.
+if "OMP_NUM_THREADS" not in os.environ:
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))

@@ -16,9 +16,7 @@ BYTES = 18 * 3 * 8 * 8
 def free(monkeypatch):
     """Bytes that are free, to be changed."""
     free = SimpleNamespace(memory=2**40, device=2**40)
-    monkeypatch.setattr(
-        "kao.data.keeping.psutil.virtual_memory", lambda: SimpleNamespace(available=free.memory)
-    )
+    monkeypatch.setattr("kao.data.keeping.free_memory", lambda device: free.memory)
     monkeypatch.setattr(
         "kao.data.keeping.torch.cuda.mem_get_info", lambda device: (free.device, 2**41)
     )

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from kao.data.prepared import PreparedSet
 from kao.errors import ConfigError
+from kao.machine import free_memory
 
 Kept = Literal["disk", "memory", "device"]
 Place = Literal["auto", "disk", "memory", "device"]
@@ -112,7 +112,7 @@ def place(prepared: PreparedSet, asked: Place, device: torch.device, *, processe
             return asked
         if _SHARE * needed <= free:
             return "device"
-    free = psutil.virtual_memory().available // processes
+    free = free_memory(torch.device("cpu")) // processes
     if asked == "memory":
         _refuse_without_room(asked, needed, free)
         return asked
