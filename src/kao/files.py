@@ -3,20 +3,68 @@
 import difflib
 import errno
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from kao.errors import OutputError
+from kao.errors import ConfigError, OutputError
 
 LOCK = ".lock"
 
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udc7f\udd00-\udfff]")
+"""Controls, line breaks, changes of the direction of writing, and surrogates that are no byte."""
+
+
+def readable(text: str) -> str:
+    r"""One line of text, which may hold names that people gave, as it may be shown anywhere.
+
+    What moves a cursor, colours a terminal, breaks a line or has no encoding becomes an escape:
+    "a\nb" with a line break is shown as it is written here.  Names whose bytes are not UTF-8
+    show those as "\xe4".  The text encodes as UTF-8, whatever was put in.
+    """
+    seen = _UNSEEN.sub(_escaped, text).encode("utf-8", "surrogateescape")
+    # Bytes that a system without UTF-8 held apart may make a letter together, or a control.
+    return _UNSEEN.sub(_escaped, seen.decode("utf-8", "backslashreplace"))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
+
+
+def at_home(path: str | Path) -> Path:
+    """A path as it was typed, with "~" and "~name" as the home directories that they mean.
+
+    Raises:
+        ConfigError: There is no such directory.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        whose = Path(path).parts[0]
+        raise ConfigError(
+            f"{path} begins in the home directory {whose}, and this machine knows none of that "
+            f"name{' (HOME is not set)' if whose == '~' else ''}: write the path out."
+        ) from None
+
 
 def cache_folder() -> Path:
-    """Where kao keeps what it can make or fetch again: $KAO_CACHE, or else ~/.cache/kao."""
-    return Path(os.environ.get("KAO_CACHE") or "~/.cache/kao").expanduser()
+    """Where kao keeps what it can make or fetch again: $KAO_CACHE, or else ~/.cache/kao.
+
+    Raises:
+        ConfigError: It would be in a home directory, and there is none.
+    """
+    if given := os.environ.get("KAO_CACHE"):
+        return at_home(given)
+    try:
+        return at_home("~/.cache/kao")
+    except ConfigError:
+        raise ConfigError(
+            "There is no home directory to keep prepared pictures and fetched weights in (HOME is "
+            "not set): set KAO_CACHE to a folder."
+        ) from None
 
 
 @contextmanager
@@ -34,8 +82,11 @@ def writing(place: Path) -> Iterator[None]:
                 f"The disk is full while writing {place}: free some space, or choose another place."
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            other = (
+                "set KAO_CACHE to another folder" if _in_cache(place) else "choose another place"
+            )
             raise OutputError(
-                f"{place} is not writable: change its permissions, or choose another place."
+                f"{place} is not writable: change its permissions, or {other}."
             ) from error
         if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
             raise OutputError(
@@ -43,6 +94,13 @@ def writing(place: Path) -> Iterator[None]:
                 f"choose another place."
             ) from error
         raise OutputError(f"{place} cannot be written: {error.strerror or error}.") from error
+
+
+def _in_cache(place: Path) -> bool:
+    try:
+        return place.absolute().is_relative_to(cache_folder().absolute())
+    except ConfigError:  # there is no cache
+        return False
 
 
 def beside_file(path: Path) -> Path:
@@ -77,11 +135,23 @@ def new_file(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Replace a text file in one go.
 
+    It is UTF-8, and holds any name, those that are not UTF-8 included, for `read_text`.
+
     Raises:
         OutputError: It cannot be written.
     """
     with new_file(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(text, encoding="utf-8", errors="surrogatepass")
+
+
+def read_text(path: Path) -> str:
+    """What `write_text` wrote, the same names included.
+
+    Raises:
+        OSError: It cannot be read.
+        UnicodeDecodeError: It is no UTF-8.
+    """
+    return path.read_text(encoding="utf-8", errors="surrogatepass")
 
 
 @contextmanager

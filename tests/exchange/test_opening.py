@@ -65,7 +65,8 @@ def test_a_name_that_can_only_be_a_path_is_not_asked_of_the_hub(name, monkeypatc
 def test_a_name_that_names_nothing_is_refused():
     assert "The name is empty" in said("")
     assert "The name is empty" in said(" ")
-    assert "home of a user who is not known" in said("~no-such-user-here/model")
+    with pytest.raises(ConfigError, match="home directory ~no-such-user-here"):
+        import_model("~no-such-user-here/model")
 
 
 def test_a_folder_without_weights_is_told_which_it_should_have(folder):

@@ -25,6 +25,7 @@ from kao.cli.push import push
 from kao.cli.report import report
 from kao.cli.sample import sample
 from kao.cli.show import show
+from kao.cli.streams import Output, refuse
 from kao.cli.train import train
 from kao.cli.tune import tune_sampler
 from kao.errors import ConfigError, KaoError
@@ -67,7 +68,7 @@ app.add_typer(edit_app, name="edit")
 
 def _print_version(asked: bool) -> None:
     if asked:
-        print(f"kao {__version__}")
+        typer.echo(f"kao {__version__}")
         raise typer.Exit
 
 
@@ -111,19 +112,19 @@ def run(arguments: Sequence[str]) -> int:
     except (typer.TyperException, KaoError) as error:
         if TRACEBACK in arguments:
             raise
-        message = in_words(error) if isinstance(error, typer.TyperException) else str(error)
-        rank = os.environ.get("RANK", "0")
-        who = "kao" if rank in ("", "0") else f"kao (process {rank})"
-        # In one go, or the lines of several processes run into each other.
-        sys.stderr.write(f"{who}: {' '.join(message.split())}\n")
+        refuse(in_words(error) if isinstance(error, typer.TyperException) else str(error))
         return 2
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED:  # Typer makes this code of Ctrl-C, and says nothing
-        print("Stopped.", file=sys.stderr)
+        sys.stderr.write("Stopped.\n")
     return code if isinstance(code, int) else 0
 
 
 def main() -> None:
     """The `kao` command."""
-    sys.exit(run(sys.argv[1:]))
+    output = Output()
+    code = run(sys.argv[1:])
+    if (lost := output.undelivered()) is not None:
+        refuse(lost)
+    sys.exit(code or (2 if lost else 0))

@@ -56,6 +56,7 @@ def bench(
 
     from kao.cli.console import say
     from kao.cli.outputs import Output, check_outputs
+    from kao.cli.streams import put
     from kao.data.prepare import prepare
     from kao.data.sources import open_source
     from kao.files import write_text
@@ -78,14 +79,14 @@ def bench(
     say(f"{subject.name} on {machine['gpu'] or machine['cpu']}, {machine['cores']} cores.")
     outcomes: list[Outcome] = []
     if not as_json:
-        print(_HEAD)
+        put(_HEAD)
     for outcome in climb(config, prepared, on, effort=effort, everything=everything):
         outcomes.append(outcome)
         if not as_json:
-            print(_row(outcome), flush=True)
+            put(_row(outcome))
     taken = [outcome for outcome in outcomes if outcome.taken]
     if as_json:
-        print(
+        put(
             json.dumps(
                 {"machine": machine, "rungs": [_told(o) for o in outcomes]},
                 indent=2,

@@ -89,6 +89,7 @@ def compare(
 
     from kao.cli.console import say
     from kao.cli.outputs import Output, check_outputs
+    from kao.cli.streams import put
     from kao.evaluation import protocol_of
     from kao.evaluation.comparison import compare as set_side_by_side
     from kao.evaluation.planning import asked_protocol
@@ -131,10 +132,9 @@ def compare(
     ]
     page = write_comparison(out, comparison, shown, pictures=_which_pictures(sides, seed))
     if as_json:
-        print(json.dumps(comparison.to_dict(), indent=2, allow_nan=False))
+        put(json.dumps(comparison.to_dict(), indent=2, allow_nan=False))
     else:
-        for line in lines(comparison):
-            print(line)
+        put("\n".join(lines(comparison)))
     say(str(page))
 
 

@@ -1,4 +1,7 @@
-"""What commands share on the screen: plain lines, and bars where somebody is looking."""
+"""What commands share on the screen: plain lines, and bars where somebody is looking.
+
+Nothing but this file and `streams` prints, so that no name that a file has moves a cursor.
+"""
 
 import os
 import signal
@@ -19,10 +22,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from kao.files import readable
+
 if TYPE_CHECKING:
     from kao.training import Trainer
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 """Progress and remarks; results go to standard output."""
 
 
@@ -37,16 +42,16 @@ def speaks() -> bool:
 def say(line: str) -> None:
     """One plain line for the user, beside any bar; of several processes the first says it."""
     if speaks():
-        console.print(line, markup=False)
+        console.print(readable(line))
 
 
 def bar() -> Progress:
     """A progress bar with time gone and time left; nothing where no terminal is."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
-        TextColumn("{task.fields[figures]}"),
+        TextColumn("{task.fields[figures]}", markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
@@ -68,7 +73,7 @@ class Bars:
     def show(self, what: str, done: int, total: int) -> None:
         """So much of a thing is done."""
         if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what, total=total, figures="")
+            self._tasks[what] = self._progress.add_task(readable(what), total=total, figures="")
         self._progress.update(self._tasks[what], completed=done, total=total)
 
 
@@ -117,12 +122,9 @@ def stopping_gently() -> Iterator[Stop]:
         SystemExit: Another came before there was a trainer; with the code `UNFINISHED`.
     """
     asked, first = Stop(), 0.0
-    terminals = [number for number in (1, 2) if os.isatty(number)]
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal first
-        if number in _HANGUP:
-            _silence(terminals)  # who writes to a terminal that is gone fails
         if asked.number is None:
             asked.number, first = number, time.monotonic()
             if asked.trainer is not None:
@@ -154,11 +156,3 @@ def _tell(line: str) -> None:
     if speaks():
         with suppress(OSError):  # from who listens no more
             os.write(2, f"\n{line}\n".encode())
-
-
-def _silence(numbers: list[int]) -> None:
-    """Let what is written to these file descriptors go nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for number in numbers:
-        os.dup2(nowhere, number)
-    os.close(nowhere)

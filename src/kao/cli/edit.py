@@ -267,6 +267,7 @@ def invert(
     """
     import json
 
+    from kao.cli.streams import put
     from kao.diffusion.inversion import psnr
     from kao.reports.edits import inversion
 
@@ -277,7 +278,7 @@ def invert(
     figures = list(zip(chosen.names, rms.tolist(), psnr(rms).tolist(), strict=True))
     if not as_json:
         for name, error, decibels in figures:
-            print(f"{name}: RMS {error:.2g}, PSNR {decibels:.1f} dB")
+            put(f"{name}: RMS {error:.2g}, PSNR {decibels:.1f} dB")
         return
     told = [
         # JSON has no infinity, which is the PSNR of no error.
@@ -285,7 +286,7 @@ def invert(
         for name, error, decibels in figures
     ]
     about = {"steps": len(editor.times) - 1, "iterations": iterations, "pictures": told}
-    print(json.dumps(about, indent=2))
+    put(json.dumps(about, indent=2))
 
 
 def _editor(

@@ -66,6 +66,7 @@ def ema(
 
     from kao.cli.console import say
     from kao.cli.outputs import Output, check_outputs
+    from kao.cli.streams import put
     from kao.runs import Run
     from kao.runs.averages import BEST, Reconstruction, SavedAverage, place, short
     from kao.runs.best import candidates
@@ -105,7 +106,7 @@ def ema(
         if not as_json:
             _table(facts, scores)
     if as_json:
-        print(json.dumps([asdict(known) for known in facts], indent=2, allow_nan=False))
+        put(json.dumps([asdict(known) for known in facts], indent=2, allow_nan=False))
     say(f"Draw with: kao sample {opened.path} --weights {names[-1]}")
 
 
@@ -193,8 +194,10 @@ def _scores(bench: "Bench", averages: Sequence["SavedAverage"], pictures: int) -
 
 
 def _table(facts: Sequence["Facts"], scores: Sequence["Score"]) -> None:
-    print(f"{'average':<12}  {'images':>12}  {'distance':>9}  95 % interval")
+    from kao.cli.streams import put
+
+    put(f"{'average':<12}  {'images':>12}  {'distance':>9}  95 % interval")
     for known, score in zip(facts, scores, strict=True):
         reach = 1.96 * score.error
         interval = f"{score.value - reach:.4f} .. {score.value + reach:.4f}"
-        print(f"{known.name:<12}  {known.images:>12,}  {score.value:9.4f}  {interval}")
+        put(f"{known.name:<12}  {known.images:>12,}  {score.value:9.4f}  {interval}")

@@ -94,6 +94,7 @@ def evaluate(
     """
     from kao.cli.console import Bars, bar, say
     from kao.cli.outputs import Output, check_outputs
+    from kao.cli.streams import put
     from kao.evaluation import Looking, Plan
     from kao.evaluation.opening import keep_reference, open_spaces
     from kao.evaluation.planning import asked_protocol
@@ -176,9 +177,9 @@ def evaluate(
     if reference:
         say(f"reference in {reference}")
     if as_json:
-        print(evaluation.to_json())
+        put(evaluation.to_json())
         return
-    print(evaluation)
+    put(str(evaluation))
 
 
 def _weights(words: Sequence[str]) -> tuple[str | None, dict[str, Path]]:

@@ -30,12 +30,11 @@ def prepare(
 
     What is prepared is used again until the pictures change; `kao train` calls this by itself.
     """
+    from kao.cli.streams import put
     from kao.data import open_source
     from kao.data import prepare as prepare_source
     from kao.data.pictures import check_crop
 
     source = open_source(faces, size=size, classes=class_ or ())
     prepared = prepare_source(source, size=size, crop=check_crop(crop), out=out, workers=workers)
-    for line in prepared.audit.lines():
-        print(line)
-    print(prepared.path)
+    put("\n".join([*prepared.audit.lines(), str(prepared.path)]))

@@ -150,16 +150,18 @@ def chosen_length(minutes: float | None, images: str | None, steps: int | None) 
 
 
 def _dry_run(ask: "Ask") -> None:
+    from kao.cli.streams import put
     from kao.machine import device
     from kao.runs.cost import estimate
     from kao.runs.planning import foreseen, waiting
 
     config, notes = foreseen(ask, device())
-    print(config.to_toml())
-    for line in (*notes, *estimate(config)):
-        print(f"# {line}")
+    lines = [config.to_toml(), *(f"# {line}" for line in (*notes, *estimate(config)))]
     if keys := waiting(ask, config):
-        print(f"# chosen for the time when the run starts and has measured it: {', '.join(keys)}")
+        lines.append(
+            f"# chosen for the time when the run starts and has measured it: {', '.join(keys)}"
+        )
+    put("\n".join(lines))
 
 
 def train_loop(ask: "Ask", device: Any) -> "Session":

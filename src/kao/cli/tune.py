@@ -64,6 +64,7 @@ def tune_sampler(
 
     from kao.cli.console import say
     from kao.cli.sample import load_denoiser
+    from kao.cli.streams import put
     from kao.metrics import KernelDistance, Wavelets
     from kao.runs import Run
     from kao.runs.budgets import MEASURED, Ledger, described, front, save_budgets, to_json
@@ -106,13 +107,14 @@ def tune_sampler(
     file = save_budgets(opened, bench.conditions, best)
     chart = save_picture(_chart(measured, best), opened.path / PICTURES / CHART)
     if as_json:
-        print(json.dumps(to_json(bench.conditions, measured), indent=2, allow_nan=False))
+        put(json.dumps(to_json(bench.conditions, measured), indent=2, allow_nan=False))
     else:
-        print(f"{'calls':>5}  {'distance':>18}  {'seconds':>8}  way to draw")
+        put(f"{'calls':>5}  {'distance':>18}  {'seconds':>8}  way to draw")
         for c in best:
             figures = f"{c.score:.4f} ± {c.error:.4f}"
-            print(f"{c.calls:>5}  {figures:>18}  {c.seconds:8.3g}  {described(c.sampling)}")
-    say(f"{file}\n{chart}")
+            put(f"{c.calls:>5}  {figures:>18}  {c.seconds:8.3g}  {described(c.sampling)}")
+    say(str(file))
+    say(str(chart))
     say(f"Draw with: kao sample {opened.path} --budget {best[-1].calls}")
 
 

@@ -18,6 +18,7 @@ from kao.data.names import listed, natural, picked
 from kao.data.storage import Listing, Storage, find
 from kao.data.tables import rows
 from kao.errors import DataError
+from kao.files import at_home
 
 
 class FolderSource:
@@ -39,7 +40,7 @@ class FolderSource:
     """
 
     def __init__(self, path: str | Path, *, classes: Sequence[str] = ()):
-        self._path = Path(path).expanduser()
+        self._path = at_home(path)
         self._storage: Storage = find(self._path)
         listing = self._storage.listing()
         self._check_count(listing.pictures, listing)

@@ -9,6 +9,7 @@ from kao.data import pictures
 from kao.data.item import Item
 from kao.data.names import listed, picked
 from kao.errors import DataError, MissingExtraError, near_miss
+from kao.files import at_home
 
 _CAPTION_COLUMNS = ("text", "caption")
 _SAVED = ("state.json", "dataset_dict.json")  # what save_to_disk leaves
@@ -124,7 +125,7 @@ def _opened(name: str, split: str | None) -> tuple[Any, str]:
             "datasets", extra="hf", purpose="read data sets of Hugging Face"
         ) from None
 
-    path = Path(name).expanduser()
+    path = at_home(name)
     try:
         if any((path / saved).is_file() for saved in _SAVED):
             found = datasets.load_from_disk(str(path))

@@ -37,7 +37,7 @@ from kao.data.item import ImageSource, Noted
 from kao.data.pictures import Crop, check_crop, fit
 from kao.data.prepared import Manifest, PreparedSet
 from kao.errors import ConfigError, DataError, OutputError
-from kao.files import cache_folder, sync, writing
+from kao.files import at_home, cache_folder, sync, writing
 from kao.machine import usable_cores
 
 MIN_SIZE = 8
@@ -113,8 +113,8 @@ class Preparation:
         self._source, self._size, self._crop = source, size, check_crop(crop)
         self._workers = workers or min(usable_cores(), 16)
         self._key = _key(source, size, crop)
-        default = cache_folder() / "prepared" / self._key
-        self.path = (default if out is None else Path(out)).expanduser().absolute()
+        place = cache_folder() / "prepared" / self._key if out is None else at_home(out)
+        self.path = place.absolute()
 
     def __iter__(self) -> Iterator[int]:
         """Do the work; nothing where the set stands already.

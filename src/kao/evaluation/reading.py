@@ -19,6 +19,7 @@ from kao.data.prepared import IMAGES, MANIFEST, PreparedSet
 from kao.data.sources import SOURCES, open_source
 from kao.errors import ConfigError, DataError
 from kao.evaluation.pictures import PictureSet
+from kao.files import at_home
 from kao.machine import usable_cores
 
 
@@ -46,7 +47,7 @@ def open_pictures(
         MissingExtraError: A package for this kind of source is not installed.
         OutputError: The prepared set cannot be written.
     """
-    name, path = str(spec), Path(spec).expanduser()
+    name, path = str(spec), at_home(spec)
     drawn = name.partition(":")[0] in SOURCES
     if not drawn and path.is_file() and path.suffix.lower() == ".npz":
         return _of_size(_array(path, name), size)
@@ -107,7 +108,7 @@ def _brought(audit: Audit) -> str:
 
 def has_statistics(spec: str | Path) -> bool:
     """Whether a file is one of statistics, with mu, rather than of pictures."""
-    path = Path(spec).expanduser()
+    path = at_home(spec)
     if path.suffix.lower() != ".npz" or not path.is_file():
         return False
     try:

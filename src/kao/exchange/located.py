@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kao.errors import CheckpointError, MissingExtraError
 from kao.exchange.wrapped import Unwrapped, flat, neighbours, unwrapped
-from kao.files import near_path
+from kao.files import at_home, near_path
 
 _TOLD = ("*.json", "README.md")
 WEIGHTS = "diffusion_pytorch_model"
@@ -155,14 +155,12 @@ def path_of(name: str) -> Path:
     """The path that a name would be, whether or not something is there.
 
     Raises:
-        CheckpointError: The name is empty, or begins with the home of a user who is not known.
+        CheckpointError: The name is empty.
+        ConfigError: It begins in the home directory of a user who is not known.
     """
     if not name.strip():
         raise CheckpointError("The name is empty: give a folder, a file, or owner/name of the hub.")
-    try:
-        return Path(name).expanduser()
-    except RuntimeError as error:
-        raise CheckpointError(f"{name} begins with the home of a user who is not known.") from error
+    return at_home(name)
 
 
 def _fetched(name: str, revision: str | None, weights: str) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from kao.errors import ConfigError, OutputError
-from kao.files import cache_folder, new_file, writing
+from kao.files import at_home, cache_folder, new_file, writing
 
 FOLDER = "KAO_WEIGHTS"
 """Variable of the environment: a folder of files by their published names."""
@@ -136,7 +136,7 @@ def _in_folder(name: str) -> list[Path]:
     """Where a file of that name would be in $KAO_WEIGHTS; nothing where that is not set."""
     if not (said := os.environ.get(FOLDER)):
         return []
-    folder = Path(said).expanduser()
+    folder = at_home(said)
     if not folder.is_dir():
         raise ConfigError(
             f"{FOLDER} = {said}, and there is no such folder: make it, or unset {FOLDER}."
@@ -145,7 +145,7 @@ def _in_folder(name: str) -> list[Path]:
 
 
 def _named(published: Published, named: Path, tell: Callable[[str], None]) -> WeightFile:
-    path = named.expanduser()
+    path = at_home(named)
     if not path.is_file():
         raise ConfigError(
             f"--weights {published.space}={named}, and there is no such file: give the path of "

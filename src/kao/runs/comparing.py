@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from kao.evaluation import (
     open_pictures,
 )
 from kao.evaluation.comparison import matching
+from kao.files import at_home
 from kao.runs.evaluating import (
     Subject,
     load_evaluations,
@@ -57,7 +57,7 @@ def open_sides(specs: Sequence[str]) -> list[Side]:
             f"{' '.join(specs) or 'Nothing'} alone cannot be compared: name two or more run "
             f"directories, folders or NPZ files of pictures."
         )
-    places = [Path(spec).expanduser() for spec in specs]
+    places = [at_home(spec) for spec in specs]
     for i, place in enumerate(places):
         if not place.exists():
             raise CheckpointError(

@@ -15,6 +15,7 @@ from kao.data.pictures import EXTENSIONS, Crop, decode, fit
 from kao.data.storage import Folder, Storage, find
 from kao.diffusion import Denoise, Denoiser, DiscreteSchedule, NoiseSchedule
 from kao.errors import ConfigError, DataError
+from kao.files import at_home
 from kao.pixels import to_float
 from kao.runs.pictures import some_real
 from kao.runs.run import Run, guided
@@ -203,7 +204,7 @@ def _last(schedule: NoiseSchedule) -> int:
 
 def _read(place: Path, *, most: int) -> Iterator[tuple[str, Tensor]]:
     """Names and decoded pictures, uint8 (3, H, W), at one place."""
-    place = place.expanduser()
+    place = at_home(place)
     storage, names = _held(place)
     if not names:
         raise DataError(
@@ -262,7 +263,7 @@ def _box(box: Sequence[float], text: str, size: int) -> Tensor:
 
 
 def _drawn_mask(path: Path, size: int, crop: Crop) -> Tensor:
-    if not path.expanduser().is_file():
+    if not at_home(path).is_file():
         raise DataError(
             f"There is no mask {path}: give a picture file that is white where to draw, or a box "
             f"left,top,right,bottom."

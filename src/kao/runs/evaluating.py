@@ -27,7 +27,7 @@ from kao.evaluation import (
     protocol_of,
 )
 from kao.evaluation.reading import has_statistics, of_prepared
-from kao.files import write_text, writing
+from kao.files import at_home, write_text, writing
 from kao.metrics import Reference, load_reference
 from kao.processes import Processes
 from kao.runs.averages import BEST, BEST_SCORE, facts_of, known_name
@@ -303,7 +303,7 @@ def open_real(spec: str, *, size: int, crop: Crop = "centre") -> PictureSet | Re
         OutputError: Pictures cannot be prepared.
     """
     if has_statistics(spec):
-        return load_reference(Path(spec).expanduser())
+        return load_reference(at_home(spec))
     return open_pictures(spec, size=size, crop=crop)
 
 

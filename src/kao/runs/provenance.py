@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from kao.files import at_home
 from kao.tracking import read_events
 
 _HUB, _LICENCE = "hub", "licence"
@@ -35,7 +36,7 @@ class Provenance:
             licence: As was told with it.
         """
         name = origin.partition("@")[0]
-        here = Path(origin).expanduser().exists()
+        here = at_home(origin).exists()
         return cls(name if _HUB_NAME.fullmatch(name) and not here else "", licence or "")
 
     @classmethod

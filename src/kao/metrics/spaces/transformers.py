@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kao.errors import ConfigError, MissingExtraError
+from kao.files import at_home
 from kao.metrics.resizing import rounded
 from kao.metrics.spaces.chunks import in_chunks
 from kao.metrics.weights import FOLDER, folder_of
@@ -144,7 +145,7 @@ def _unchecked(space: str, place: str, digest: str) -> str:
 def _opened(network: Any, space: str, named: Path | None) -> tuple[Any, str]:
     """A network with its weights, from a folder, the hub's cache or the hub; frozen; and where."""
     repository = _REPOSITORIES[space]
-    folder = folder_of(space) if named is None else named.expanduser()
+    folder = folder_of(space) if named is None else at_home(named)
     if folder is not None and not folder.is_dir():
         raise ConfigError(
             f"--weights {space}={folder}, and there is no such folder: give one that "
