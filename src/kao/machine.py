@@ -231,6 +231,15 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _FULL)
 
 
+def not_compiled(error: BaseException) -> bool:
+    """Whether an error says that torch.compile failed, as where there is no C++ compiler.
+
+    Its classes are none that torch promises, so they are known by where they come from.
+    """
+    homes = tuple(kind.__module__ for kind in type(error).__mro__)
+    return any(home.startswith(("torch._dynamo", "torch._inductor")) for home in homes)
+
+
 def keep_freed_memory() -> bool:
     """Let the C library keep what is freed, instead of handing it back at each step.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kao.errors import ConfigError, MissingExtraError
-from kao.files import write_text, writing
+from kao.files import readable, write_text, writing
 
 METRICS = "metrics.jsonl"
 WANDB = "wandb"
@@ -121,9 +121,9 @@ def _flat(name: str, values: Mapping[str, Any]) -> dict[str, float]:
     flat: dict[str, float] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            flat |= _flat(f"{name}/{key}", value)
+            flat |= _flat(f"{name}/{readable(key)}", value)
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            flat[f"{name}/{key}"] = value
+            flat[f"{name}/{readable(key)}"] = value
     return flat
 
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from kao.errors import CheckpointError
-from kao.files import new_folder, writing
+from kao.files import new_folder, read_text, write_text, writing
 from kao.shards import like
 
 FOLDER = "checkpoints"
@@ -76,7 +76,7 @@ class Checkpoint:
         with new_folder(path) as folder:
             if shared is not None:
                 shared(folder / _SHARDS)
-            (folder / _CONFIG).write_text(config, encoding="utf-8")
+            write_text(folder / _CONFIG, config)
             for kind, tensors in weights.items():
                 packed = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
                 (folder / f"{kind}.safetensors").write_bytes(safetensors.torch.save(packed))
@@ -161,7 +161,7 @@ class Checkpoint:
             CheckpointError: It cannot be read.
         """
         try:
-            return (self.path / _CONFIG).read_text(encoding="utf-8")
+            return read_text(self.path / _CONFIG)
         except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(f"{self.path / _CONFIG} cannot be read ({error}).") from error
 

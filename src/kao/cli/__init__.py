@@ -29,6 +29,7 @@ from kao.cli.streams import Output, refuse
 from kao.cli.train import train
 from kao.cli.tune import tune_sampler
 from kao.errors import ConfigError, KaoError
+from kao.files import at_home
 
 TRACEBACK = "--traceback"
 
@@ -95,6 +96,16 @@ def options(
         )
 
 
+def _from_home(word: str) -> str:
+    """A word in which "~/" is written out, as shells do where it comes first, and not in --out=~/x.
+
+    Raises:
+        ConfigError: There is no home directory.
+    """
+    option, equals, value = word.rpartition("=") if word.startswith("--") else ("", "", word)
+    return f"{option}{equals}{at_home(value)}" if value.startswith("~/") else word
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one command line.
 
@@ -106,7 +117,7 @@ def run(arguments: Sequence[str]) -> int:
     """
     words = [word for word in arguments if word != TRACEBACK] or ["--help"]
     try:
-        code = app(words, standalone_mode=False, prog_name="kao")
+        code = app([_from_home(word) for word in words], standalone_mode=False, prog_name="kao")
     except typer.Exit as exit_:
         code = exit_.exit_code
     except (typer.TyperException, KaoError) as error:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from kao.cli.train import places_and_overrides
 from kao.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -123,8 +124,7 @@ def _subject(words: list[str], out: Path) -> Subject:
     from kao.config import Request, RunConfig, dump
     from kao.runs import Run
 
-    overrides = [word for word in words if "=" in word and not os.path.exists(word)]
-    plain = [word for word in words if word not in overrides]
+    plain, overrides = places_and_overrides(words)
     if len(plain) != 1:
         raise ConfigError(
             f"kao bench takes one run directory or one recipe beside key=value pairs, and got "
@@ -194,12 +194,13 @@ def _recommendation(subject: Subject, taken: "list[Outcome]", on: "torch.device"
     import tomli_w
 
     from kao.config.tree import merge
+    from kao.files import readable
     from kao.machine import describe, versions
     from kao.runs.ladder import settled
 
     machine = describe()
     told = (
-        f"# Measured by kao bench {subject.name} on {machine['gpu'] or machine['cpu']}, "
+        f"# Measured by kao bench {readable(subject.name)} on {machine['gpu'] or machine['cpu']}, "
         f"{machine['cores']} cores, torch {versions()['torch']}:\n"
         f"# {' + '.join(outcome.rung.name for outcome in taken)}.\n"
     )

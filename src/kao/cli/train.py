@@ -105,9 +105,7 @@ def split_words(words: list[str]) -> tuple[str | None, str | None, list[str]]:
     """
     from kao.config.recipes import recipe_names
 
-    # Not Path.exists, which raises where a long list of classes is no name of a file.
-    overrides = [word for word in words if "=" in word and not os.path.exists(word)]
-    plain = [word for word in words if word not in overrides]
+    plain, overrides = places_and_overrides(words)
     if len(plain) > 2:
         raise ConfigError(
             f'"{plain[2]}" is one word too many: expected FACES, then perhaps a recipe, then '
@@ -120,6 +118,30 @@ def split_words(words: list[str]) -> tuple[str | None, str | None, list[str]]:
             f"for FACES, faces are drawn)."
         )
     return source, recipe, overrides
+
+
+def places_and_overrides(words: list[str]) -> tuple[list[str], list[str]]:
+    """What names a place or a recipe among the words of a command line, and the key=value pairs.
+
+    A path may have "=" in it.  What is there is a path, and what begins with a key, or with
+    nearly one, is a pair; else it is a path that comes first, or looks like one, and is missing.
+    """
+    from dataclasses import fields
+
+    from kao.config import RunConfig
+    from kao.errors import near_miss
+
+    keys = [field.name for field in fields(RunConfig)]
+    plain: list[str] = []
+    overrides: list[str] = []
+    for word in words:
+        key, equals, _ = word.partition("=")
+        # Not Path.exists, which raises where a long list of classes is no name of a file.
+        place = not equals or os.path.exists(word)
+        if not place and not near_miss(key.partition(".")[0], keys):
+            place = not plain or "/" in word or word.endswith(".toml")
+        (plain if place else overrides).append(word)
+    return plain, overrides
 
 
 def default_name(source: str) -> str:

@@ -147,6 +147,12 @@ def _component(registry: Mapping[str, Any], value: Any, origin: Origin, path: st
 
 
 def _leaf(hint: Any, value: Any, origin: str, path: str) -> Any:
+    # Any text is one, while pydantic refuses those that names have which are not UTF-8.
+    if hint is str and isinstance(value, str):
+        return value
+    texts = isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)
+    if hint == tuple[str, ...] and texts:
+        return tuple(value)
     # Through JSON, since pydantic's strict mode takes a list for a tuple there and only there.
     adapter = TypeAdapter(hint, config=ConfigDict(strict=True))
     try:

@@ -2,6 +2,8 @@
 
 import re
 
+from kao.files import readable
+
 _MARKS = re.compile(r"[\\`*\[\]<>|]|^#")
 
 
@@ -11,4 +13,4 @@ def plain(text: str) -> str:
     Args:
         text: A name or a sentence from outside, of any characters.
     """
-    return _MARKS.sub(r"\\\g<0>", " ".join(text.split()))
+    return _MARKS.sub(r"\\\g<0>", readable(" ".join(text.split())))

@@ -9,9 +9,9 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Literal
 
+from kao.reports.parts import escape
 from kao.reports.record import Point
 
 _WIDTH, _HEIGHT = 1000.0, 400.0  # viewBox units; the page stretches them

@@ -3,14 +3,13 @@
 import bisect
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from typing import Any
 
 from kao.config import leaves
 from kao.evaluation.course import measure_of
 from kao.metrics.scores import Z95
 from kao.reports.charts import Line, line_chart, smoothed
-from kao.reports.parts import columns, section
+from kao.reports.parts import columns, escape, section
 from kao.reports.record import Point, RunRecord, mapping
 
 _COLOURS = ("band-1", "band-5", "band-3", "band-4", "band-2", "band-0")

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 from torch import Tensor
@@ -14,7 +13,7 @@ from kao.files import write_text, writing
 from kao.metrics.scores import Score
 from kao.reports.compared_runs import configuration_section, curves_section, style_of
 from kao.reports.inline import encoded, figure
-from kao.reports.parts import columns, section
+from kao.reports.parts import columns, escape, section
 from kao.reports.record import RunRecord
 from kao.reports.shell import document
 from kao.visualisation import grid

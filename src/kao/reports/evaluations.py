@@ -1,12 +1,11 @@
 """What `kao evaluate` found of a run: its newest scores, their protocol, and the pictures of it."""
 
-from html import escape
 from pathlib import Path
 
 from kao.evaluation.numbers import interval, number
 from kao.evaluation.results import Evaluation, Measured
 from kao.reports.inline import figure_of_file
-from kao.reports.parts import columns, section
+from kao.reports.parts import columns, escape, section
 from kao.reports.record import RunRecord
 
 FOLDER = "evaluations"
@@ -30,7 +29,7 @@ def evaluation_section(record: RunRecord) -> str:
         table = columns(["", "value", "95 % interval", "", "n"], [_row(m) for m in scores])
         body += f"<details><summary>Class {escape(name)}</summary>{table}</details>"
     notes = "".join(f"<li>{escape(note)}</li>" for note in evaluation.notes)
-    card = escape("\n".join(evaluation.card.lines()))
+    card = "\n".join(map(escape, evaluation.card.lines()))
     sheets = "".join(
         figure_of_file(path.with_name(f"{path.stem}-{kind}.png"), caption)
         for kind, caption in _CAPTIONS.items()

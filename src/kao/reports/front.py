@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter
 from PIL import Image
 
 from kao.reports.charts import short
-from kao.reports.plots import COLOURS, FAINT, INK, new_figure, rendered, style
+from kao.reports.plots import COLOURS, FAINT, INK, label, new_figure, rendered, style
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def front_plot(marks: Sequence[Mark], *, title: str) -> Image.Image:
             markersize=5,
             elinewidth=1,
             alpha=0.75,
-            label=family,
+            label=label(family),
         )
     best = sorted((mark for mark in marks if mark.chosen), key=lambda mark: mark.seconds)
     axes.plot(
@@ -69,7 +69,7 @@ def front_plot(marks: Sequence[Mark], *, title: str) -> Image.Image:
     )
     for mark in best:
         axes.annotate(
-            mark.label,
+            label(mark.label),
             (mark.seconds, mark.score),
             xytext=(6, 6),
             textcoords="offset points",

@@ -2,11 +2,12 @@
 
 import base64
 import io
-from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
+
+from kao.reports.parts import escape
 
 # CSS pixels of the column; a wider picture is shrunk, and a shrunk one is better smoothed.
 _PAGE_WIDTH, _PHONE_WIDTH = 912, 360

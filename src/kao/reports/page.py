@@ -4,7 +4,6 @@ import re
 import statistics
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from kao.reports.charts import short
 from kao.reports.curves import held_out_section, loss_section, training_section
 from kao.reports.evaluations import evaluation_section
 from kao.reports.inline import Inline, figure, figure_of_file, lighter, read_picture
-from kao.reports.parts import section, table
+from kao.reports.parts import escape, section, table
 from kao.reports.record import Event, Grid, RunRecord, Session, mapping
 from kao.reports.scores import scores_section
 from kao.reports.shell import day, document
@@ -233,7 +232,7 @@ def _operations(flops: Any) -> str | None:
 def _configuration(record: RunRecord) -> str:
     if not record.configuration:
         return ""
-    text = escape(record.configuration.strip())
+    text = "\n".join(map(escape, record.configuration.strip().split("\n")))
     return section(
         "Configuration", f"<details><summary>run.toml</summary><pre>{text}</pre></details>"
     )

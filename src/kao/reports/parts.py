@@ -1,8 +1,15 @@
 """Pieces of HTML that every part of the page is made of."""
 
+import html
 from collections.abc import Sequence
-from html import escape
 from typing import Any
+
+from kao.files import readable
+
+
+def escape(text: str) -> str:
+    """Plain text, names that people gave included, as HTML shows it and does not read it."""
+    return html.escape(readable(text))
 
 
 def section(title: str, body: str) -> str:

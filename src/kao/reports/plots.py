@@ -1,11 +1,14 @@
 """What the plots of this room share: colours, the look of a panel, and matplotlib to a picture."""
 
 import io
+import warnings
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
+
+from kao.files import readable
 
 COLOURS = (
     "#233f86",
@@ -42,8 +45,15 @@ def style(axes: Axes, *, title: str = "", xlabel: str = "", ylabel: str = "") ->
     axes.tick_params(labelsize=11, color=FAINT, labelcolor=INK)
 
 
+def label(name: str) -> str:
+    """A name that people gave as matplotlib writes it: no formula, whatever dollars it has."""
+    return readable(name).replace("$", r"\$")
+
+
 def rendered(figure: Figure) -> Image.Image:
-    """The figure as an RGB picture."""
+    """The figure as an RGB picture; letters that the font has not are boxes in it."""
     data = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(data)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        FigureCanvasAgg(figure).print_png(data)
     return Image.open(data).convert("RGB")

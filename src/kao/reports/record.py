@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kao.errors import CheckpointError
+from kao.files import read_text
 from kao.tracking import METRICS, read_events
 from kao.training import band_names
 
@@ -147,8 +148,8 @@ def mapping(event: Event, key: str) -> Mapping[str, Any]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
+        return read_text(path)
+    except (OSError, UnicodeDecodeError):
         return ""
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from kao.diffusion import NoiseSchedule
-from kao.reports.plots import COLOURS, FAINT, new_figure, rendered, style
+from kao.reports.plots import COLOURS, FAINT, label, new_figure, rendered, style
 
 _SPAN = 15.0
 """Panels show log-snr from minus to plus this."""
@@ -73,7 +73,7 @@ def schedule_plot(
         curves.plot(share, level.sigma, color=colour, linewidth=1.8, linestyle=(0, (3, 2)))
         # A line to infinity is not drawn; one to far beyond the panel leaves it.
         beyond = level.snr.log().clamp(-99, 99)
-        snr.plot(share, beyond, color=colour, linewidth=1.8, label=name)
+        snr.plot(share, beyond, color=colour, linewidth=1.8, label=label(name))
         own = log_snr_density(schedule, edges, knots=(knots or {}).get(name))
         peaks.append(min(float(own.max()), _DENSEST))
         density.plot((edges[1:] + edges[:-1]) / 2, own, color=colour, linewidth=1.8)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
 import safetensors
@@ -12,7 +11,7 @@ from kao.evaluation.course import measure_of
 from kao.evaluation.verdict import judge
 from kao.metrics.scores import Z95
 from kao.reports.charts import Line, Mark, line_chart, short
-from kao.reports.parts import section
+from kao.reports.parts import escape, section
 from kao.reports.record import Event, Point, RunRecord
 
 _CHANNELS = (("red", "band-5"), ("green", "band-3"), ("blue", "band-0"))

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from kao.files import readable
+
 INK, PAPER = (42, 40, 38), (255, 255, 255)
 
 LINE = 24
@@ -27,7 +29,7 @@ def upright(text: str, font: ImageFont.FreeTypeFont) -> Image.Image:
 def wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> Sequence[str]:
     """A text in lines that are at most `width` pixels long, if no word is longer."""
     lines = [""]
-    for word in text.split():
+    for word in readable(" ".join(text.split())).split(" "):
         longer = f"{lines[-1]} {word}".strip()
         if font.getlength(longer) <= width:
             lines[-1] = longer

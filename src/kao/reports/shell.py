@@ -4,8 +4,9 @@ import base64
 import hashlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from html import escape
 from importlib import resources
+
+from kao.reports.parts import escape
 
 
 def document(title: str, header: str, sections: Iterable[str]) -> str:

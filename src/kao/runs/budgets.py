@@ -18,7 +18,7 @@ import tomli_w
 from kao.config import SamplingConfig, dump
 from kao.config.tree import Origin, Table, parse
 from kao.errors import ConfigError, KaoError
-from kao.files import write_text, writing
+from kao.files import read_text, write_text, writing
 from kao.runs.run import Run
 
 BUDGETS = "samplers.toml"
@@ -132,7 +132,7 @@ def load_budgets(run: Run) -> tuple[Conditions, list[Candidate]]:
             f"`kao tune-sampler {run.path}` first."
         )
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         table = tomllib.loads(text)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise _unusable(path, run, f"cannot be read ({error})") from error

@@ -17,7 +17,7 @@ from kao.exchange.card import GRID, CopyCheck, Facts, Figure, Measurement, model
 from kao.exchange.diffusers_folder import fill, pipeline
 from kao.exchange.own import FILE, write_own
 from kao.exchange.trained import Trained
-from kao.files import new_folder
+from kao.files import new_folder, write_text
 from kao.machine import device
 from kao.metrics.scores import Score
 from kao.networks.cost import parameters
@@ -78,10 +78,10 @@ def write_model(
         except ConfigError as error:
             diffusers = f"{str(error).partition(': ')[0]}."
         config = public(run.config, base=public_base(run))
-        (folder / CONFIG).write_text(config.to_toml(), encoding="utf-8")
+        write_text(folder / CONFIG, config.to_toml())
         _draw(trained, folder / GRID, pictures=pictures)
         facts = facts_of(run, trained, said=said, diffusers=diffusers)
-        (folder / "README.md").write_text(model_card(facts), encoding="utf-8")
+        write_text(folder / "README.md", model_card(facts))
     return facts
 
 

@@ -16,7 +16,7 @@ from kao.config.sampling import refuse_uneven
 from kao.diffusion import Ancestral, Denoise, Denoiser, Guided, Times, grids, sample, seeds_of
 from kao.diffusion.guidance import Conditioned
 from kao.errors import CheckpointError, ConfigError
-from kao.files import near_path
+from kao.files import near_path, read_text
 from kao.machine import device as best_device
 from kao.networks import Conditions
 from kao.networks.lora import merged
@@ -81,7 +81,7 @@ class Run:
         """
         file = self.path / CONFIG
         try:
-            text = file.read_text(encoding="utf-8")
+            text = read_text(file)
         except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(f"{file} cannot be read ({error}).") from error
         return load_config(text, str(file))

@@ -16,7 +16,7 @@ from kao.data.loading import Batch
 from kao.diffusion import Drawn
 from kao.diffusion.schedules import Level
 from kao.errors import LoneError
-from kao.machine import Precision, out_of_memory, release
+from kao.machine import Precision, not_compiled, out_of_memory, release
 from kao.networks import Conditions
 from kao.networks.dropout import seeded
 from kao.pixels import to_float
@@ -32,6 +32,13 @@ CHUNK = 8
 
 _TIMES, _DROPOUT, _NOISE, _CLASSES = 2, 3, 5, 6
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+_NOT_COMPILED = (
+    "training.compile = true, and torch cannot compile the network on this machine ({}): install a "
+    "C++ compiler that it can use (g++, or the one that CXX names), or set training.compile = "
+    "false, which trains the same more slowly."
+)
 
 
 class Figures(NamedTuple):
@@ -115,16 +122,18 @@ class Gradients:
 
         Raises:
             LoneError: Memory does not hold one piece of the size that was asked for, or a
-                single image.
+                single image; or the network is to be compiled and cannot be.
         """
         while True:
             try:
                 return self._of(batch, images, done)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not out_of_memory(error):
+                    if not_compiled(error):
+                        raise LoneError(_NOT_COMPILED.format(_first_line(error))) from error
                     raise
                 tried = self.micro_batch or len(batch.images)
-                reason = str(error).partition("\n")[0]
+                reason = _first_line(error)
             # Outside of the handler, whose traceback holds every activation.
             self._shrink(tried, reason)
 
@@ -245,6 +254,10 @@ class Gradients:
         if self.objective.loss.input_perturbation == 0:
             return eps, eps
         return eps, placed([seen for _, seen in chunks])
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
 
 
 def pieces(rows: slice, most: int) -> Iterator[slice]:
