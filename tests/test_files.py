@@ -6,8 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kao.errors import OutputError
-from kao.files import bring_back, hold, new_folder, save_npz, write_text, writing
+from kao.errors import ConfigError, OutputError
+from kao.files import (
+    at_home,
+    bring_back,
+    cache_folder,
+    hold,
+    new_folder,
+    read_text,
+    readable,
+    save_npz,
+    write_text,
+    writing,
+)
 
 
 def full(*arguments, **options):
@@ -235,3 +246,68 @@ def test_an_npz_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch)
         save_npz(file, np.ones(3))
     assert file.read_bytes() == old
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("cats", "cats"),
+        ("e\u0301t\xe9 \u732b \U0001f63a \xa0$x_1$ [/b] 100%", None),
+        ("\x1b[31mred\x07", r"\x1b[31mred\x07"),
+        ("a\nb\r\tc\x7f", r"a\nb\r\tc\x7f"),
+        ("\x9b31m \x85", r"\x9b31m \x85"),
+        ("a\u202egnp.\u2028b\u2066", r"a\u202egnp.\u2028b\u2066"),
+        ("fl\udce4chen", r"fl\xe4chen"),
+        ("\udce7\udc8c\udcab", "\u732b"),  # its three bytes, as a system without UTF-8 reads them
+        ("\udcc2\udc9b31m", r"\x9b31m"),
+        ("\ud800 of a table", r"\ud800 of a table"),
+    ],
+)
+def test_a_name_is_shown_without_what_moves_a_cursor_or_has_no_encoding(name, shown):
+    text = readable(name)
+    assert text == (name if shown is None else shown) == readable(text)
+    text.encode()
+
+
+@pytest.mark.parametrize("text", ["plain", "fl\udce4chen", "\ud800", "\udce7\udc8c\udcab \u732b\n"])
+def test_a_text_comes_back_whatever_names_it_holds(tmp_path, text):
+    write_text(tmp_path / "text", text)
+    assert read_text(tmp_path / "text") == text
+
+
+@pytest.fixture
+def _homeless(monkeypatch):
+    """No $HOME, and a user that the machine does not know."""
+
+    def unknown(number):
+        raise KeyError(number)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+
+
+@pytest.mark.usefixtures("_homeless")
+def test_without_a_home_the_cache_is_where_the_environment_says(monkeypatch):
+    monkeypatch.setenv("KAO_CACHE", "/somewhere")
+    assert cache_folder() == Path("/somewhere")
+    monkeypatch.delenv("KAO_CACHE")
+    with pytest.raises(ConfigError, match=r"HOME is not set.*set KAO_CACHE to a folder"):
+        cache_folder()
+    with pytest.raises(ConfigError, match=r"~/faces begins in the home directory ~.*HOME"):
+        at_home("~/faces")
+
+
+def test_a_home_is_written_out_and_one_of_nobody_refused(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert at_home("~/faces") == Path("/home/me/faces")
+    assert at_home("a/~/b") == Path("a/~/b")
+    with pytest.raises(ConfigError, match="~nobody-of-that-name"):
+        at_home("~nobody-of-that-name/faces")
+
+
+def test_a_cache_that_cannot_be_written_says_how_to_have_another(monkeypatch, tmp_path):
+    monkeypatch.setenv("KAO_CACHE", str(tmp_path))
+    with pytest.raises(OutputError, match="set KAO_CACHE"), writing(tmp_path / "prepared" / "x"):
+        raise PermissionError(errno.EACCES, "Permission denied")
+    with pytest.raises(OutputError, match="choose another place"), writing(tmp_path.parent / "x"):
+        raise PermissionError(errno.EACCES, "Permission denied")

@@ -3,6 +3,8 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 import kao
 
 LAYERS = [
@@ -91,3 +93,38 @@ def test_diffusion_is_built_upwards():
                 if height[other] >= height[own]:
                     wrong.append(f"diffusion/{path.name}:{line} imports {module}")
     assert not wrong, "\n".join(wrong)
+
+
+CHORES = {
+    "what is printed": (
+        {"print", "sys.stdout", "sys.stderr", "typer.echo", "rich.console"},
+        {"cli/console.py", "cli/streams.py", "cli/__init__.py", "data/prepare.py"},
+    ),
+    "text as HTML": ({"html", "html.escape"}, {"reports/parts.py"}),
+    "home directories": ({"expanduser", "os.path.expanduser", "home"}, {"files.py"}),
+}
+"""Names that only these files use, each for one chore which must be done in one way."""
+
+
+def names_used(path: Path):
+    """Functions called, modules imported, and the attributes of modules, as they are written."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
+            yield node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            yield f"{node.value.id}.{node.attr}"
+        elif isinstance(node, ast.ImportFrom):
+            yield str(node.module)
+        elif isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+
+
+@pytest.mark.parametrize("chore", CHORES)
+def test_a_chore_that_names_of_users_depend_on_has_one_place(chore):
+    names, places = CHORES[chore]
+    users = {
+        path.relative_to(ROOT).as_posix()
+        for path in ROOT.rglob("*.py")
+        if names & set(names_used(path))
+    }
+    assert users == places

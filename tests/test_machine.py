@@ -358,3 +358,12 @@ def test_torch_gets_a_thread_for_each_usable_core_unless_the_environment_says_ho
         [sys.executable, "-c", THREADS], env=environment, capture_output=True, text=True
     )
     assert done.stdout == set_to, done.stderr
+
+
+def test_an_error_of_a_compiler_is_told_by_where_its_class_comes_from():
+    from torch._dynamo.exc import BackendCompilerFailed
+    from torch._inductor.exc import InductorError, InvalidCxxCompiler
+
+    for kind in (BackendCompilerFailed, InductorError, InvalidCxxCompiler):
+        assert machine.not_compiled(kind.__new__(kind))
+    assert not machine.not_compiled(RuntimeError("torch._dynamo is innocent"))

@@ -294,3 +294,12 @@ def test_wandb_goes_on_with_the_same_run_after_a_resume(tmp_path, wandb):
     first, resumed, other = (start["id"] for start in wandb.starts)
     assert first == resumed != other
     assert all(start["resume"] == "allow" for start in wandb.starts)
+
+
+def test_a_name_of_a_figure_that_has_no_encoding_is_a_tag_with_an_escape(tmp_path):
+    tracker = TensorBoard(tmp_path, images=0)
+    tracker.event("train", 32, {"classes": {"fl\udce4chen": 1.0}})
+    tracker.close()
+    read = EventAccumulator(str(tmp_path / "tensorboard"))
+    read.Reload()
+    assert read.Tags()["scalars"] == [r"train/classes/fl\xe4chen"]

@@ -14,7 +14,7 @@ from PIL import Image
 from kao import __version__
 from kao.checkpoints import Checkpoint
 from kao.cli import run
-from kao.cli.train import default_name, split_words
+from kao.cli.train import default_name, places_and_overrides, split_words
 from kao.config import Request, RunConfig, dump, load_config
 from kao.errors import ConfigError
 from kao.runs import Ask
@@ -517,3 +517,44 @@ def test_a_recipe_where_pictures_belong_is_told(kao):
     code, _, err = kao("train", "faces-32")
     assert code == 2
     assert err.startswith('kao: "faces-32" is a recipe, and pictures come first: kao train FACES')
+
+
+@pytest.mark.parametrize(
+    ("words", "places"),
+    [
+        (["run=4/faces", "toy-32"], ["run=4/faces", "toy-32"]),
+        (["lr=1e-3"], ["lr=1e-3"]),
+        (["faces", "out/lr=1.toml"], ["faces", "out/lr=1.toml"]),
+        (["faces", "lr=1.toml"], ["faces", "lr=1.toml"]),
+        (["faces", "lr=1"], ["faces"]),
+        (["netwrok.width=8", "faces"], ["faces"]),
+        (["network.width=8", "faces"], ["faces"]),
+        (["data.source=a/b"], []),
+        (["conditions.names=['a/b']", "faces"], ["faces"]),
+    ],
+)
+def test_an_equals_sign_makes_no_key_of_a_path(words, places, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found, overrides = places_and_overrides(words)
+    assert found == places and sorted([*found, *overrides]) == sorted(words)
+
+
+@pytest.mark.parametrize("word", ["network.width=8", "faces=2", "./a=b"])
+def test_what_is_there_is_a_path_whatever_it_looks_like(word, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / word).mkdir()
+    assert places_and_overrides(["faces", word]) == (["faces", word], [])
+
+
+def test_a_missing_path_with_an_equals_sign_is_named(refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "no folder or ZIP file run=4/faces" in refused("train", "run=4/faces", "toy-32")
+    assert "epoch=9-step=8.ckpt" in refused("finetune", "epoch=9-step=8.ckpt", "toy:8")
+
+
+def test_a_home_directory_is_meant_after_an_equals_sign_too(kao, own_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert kao("sample", "~/run", "--n", "2", "--grid=~/g.png", "--out", "~/drawn")[0] == 0
+    assert (tmp_path / "g.png").exists() and len(list((tmp_path / "drawn").iterdir())) == 2
+    assert not (tmp_path / "~").exists()

@@ -1,5 +1,6 @@
 """Signals while a run trains."""
 
+import io
 import itertools
 import math
 import signal
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from rich.console import Console
 
 from kao.cli import console
 
@@ -151,3 +153,17 @@ def test_a_step_that_was_skipped_is_no_part_of_the_mean_loss_on_the_screen(monke
     quiet = SimpleNamespace(take=list)
     _loop_behind_bar(SimpleNamespace(trainer=trainer, notices=quiet, news=quiet))
     assert [figures.split("  ")[0] for figures in shown] == ["loss 0.5000"] * 3
+
+
+def test_brackets_and_codes_in_names_are_shown_and_not_obeyed(monkeypatch):
+    screen = io.StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=200, color_system=None)
+    monkeypatch.setattr(console, "console", terminal)
+    with console.bar() as progress:
+        console.Bars(progress).show("[v2] a[/b] \x1b[31m :cat:", 1, 2)
+    assert r"[v2] a[/b] \x1b[31m :cat:" in screen.getvalue()
+
+
+def test_a_remark_is_one_line_whatever_name_it_holds(capsys):
+    console.say("[bold]a[/c]\nb\x1b]0;title\x07 :cat: fl\udce4chen")
+    assert capsys.readouterr().err == r"[bold]a[/c]\nb\x1b]0;title\x07 :cat: fl\xe4chen" + "\n"

@@ -536,3 +536,14 @@ def test_components_carry_their_options():
     assert config.sampling.sampler == Ancestral(variance="beta")
     assert parse(RunConfig, {"schedule": "flow"}, HERE).schedule == Flow()
     assert parse(RunConfig, at("sampling.sampler", "heun"), HERE).sampling.sampler == Heun()
+
+
+@pytest.mark.parametrize("name", ["fl\udce4chen", "\ud800", "a\nb\x1b[31m", "\u732b", "q\"u'o\\te"])
+def test_names_of_any_bytes_come_back_from_a_configuration(tmp_path, name):
+    from kao.files import read_text, write_text
+
+    table = {"data": {"source": name, "classes": [name]}}
+    config = parse(RunConfig, table, Origin("a test"))
+    write_text(tmp_path / "run.toml", config.to_toml())
+    again = load_config(read_text(tmp_path / "run.toml"), "run.toml")
+    assert again == config and again.data.source == name and again.data.classes == (name,)

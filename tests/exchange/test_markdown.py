@@ -11,6 +11,7 @@ from kao.exchange.markdown import plain
         ("CC BY 4.0, by: me_too", "CC BY 4.0, by: me_too"),
         ("one\n\n# two\tthree ", "one # two three"),
         ("# Mine", "\\# Mine"),
+        ("fl\udce4chen\x1b[0m", r"fl\\xe4chen\\x1b\[0m"),
         ("a | b", "a \\| b"),
         ("[x](y) <b> *c* `d`", "\\[x\\](y) \\<b\\> \\*c\\* \\`d\\`"),
         ("a\\|b", "a\\\\\\|b"),

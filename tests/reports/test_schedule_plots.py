@@ -150,3 +150,9 @@ def test_times_of_which_nothing_is_learned_yet_say_so_and_are_seen(monkeypatch):
     assert by_time.get_ylim() == pytest.approx((0, 1.1))
     (uniform,), (learned,) = by_time.lines, by_time.patches
     assert uniform.get_zorder() > learned.get_zorder() and uniform.get_linestyle() == "--"
+
+
+def test_a_name_with_dollars_or_bytes_is_no_formula_and_no_error():
+    odd = ["$x_1", "$\\frac$", r"\$", "fl\udce4chen", "a\x1b[31m\nb", "\u732b"]
+    plots = [schedule_plot({name: Flow().build()}) for name in odd]
+    assert len({plot.tobytes() for plot in plots}) == len(odd)
