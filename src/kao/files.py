@@ -135,17 +135,20 @@ def new_file(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Replace a text file in one go.
 
-    It is UTF-8, and holds any name, those that are not UTF-8 included, for `read_text`.
-
     Raises:
         OutputError: It cannot be written.
     """
     with new_file(path) as beside:
-        beside.write_text(text, encoding="utf-8", errors="surrogatepass")
+        beside.write_bytes(encoded(text))
+
+
+def encoded(text: str) -> bytes:
+    """A text as UTF-8 that holds any name, those that are not UTF-8 included, for `read_text`."""
+    return text.encode("utf-8", "surrogatepass")
 
 
 def read_text(path: Path) -> str:
-    """What `write_text` wrote, the same names included.
+    """What `encoded` made of a text, the same names included.
 
     Raises:
         OSError: It cannot be read.

@@ -693,6 +693,19 @@ def test_an_error_of_the_optimiser_that_is_not_of_memory_is_not_hidden(tiny_set)
         run(trainer)
 
 
+def test_a_network_that_cannot_be_compiled_ends_the_run_with_what_to_do(tiny_set):
+    from torch._inductor.exc import InductorError, InvalidCxxCompiler
+
+    trainer = trainer_of(tiny_set)
+
+    def uncompiled(*_):
+        raise InductorError(InvalidCxxCompiler(), None)
+
+    trainer.gradients.module = uncompiled
+    with pytest.raises(TrainingError, match=r"No working C\+\+ .*training\.compile = false"):
+        run(trainer)
+
+
 # --- the loss scaler ----------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from kao.errors import CheckpointError
-from kao.files import new_folder, read_text, write_text, writing
+from kao.files import encoded, new_folder, read_text, writing
 from kao.shards import like
 
 FOLDER = "checkpoints"
@@ -76,7 +76,7 @@ class Checkpoint:
         with new_folder(path) as folder:
             if shared is not None:
                 shared(folder / _SHARDS)
-            write_text(folder / _CONFIG, config)
+            (folder / _CONFIG).write_bytes(encoded(config))
             for kind, tensors in weights.items():
                 packed = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
                 (folder / f"{kind}.safetensors").write_bytes(safetensors.torch.save(packed))

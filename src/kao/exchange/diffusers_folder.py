@@ -43,7 +43,7 @@ from kao.exchange.markdown import plain
 from kao.exchange.renaming import to_theirs
 from kao.exchange.schedulers import write_scheduler
 from kao.exchange.trained import Trained
-from kao.files import new_folder, write_text
+from kao.files import encoded, new_folder
 from kao.networks import UNetConfig
 from kao.networks.embeddings import sinusoids
 
@@ -92,7 +92,7 @@ def write_diffusers(trained: Trained, path: Path) -> tuple[str, ...]:
     made = pipeline(trained)
     with new_folder(path) as folder:
         fill(folder, made)
-        write_text(folder / "README.md", page(trained, made))
+        (folder / "README.md").write_bytes(encoded(page(trained, made)))
     return made.notes
 
 

@@ -16,7 +16,7 @@ from kao.errors import ConfigError, MissingExtraError, OutputError
 from kao.exchange.markdown import plain
 from kao.exchange.steps import classes_of, limited, told
 from kao.exchange.trained import Trained
-from kao.files import new_folder, write_text
+from kao.files import encoded, new_folder
 from kao.networks import Conditions
 
 FILE, SIDECAR, README = "model.onnx", "sampling.json", "README.md"
@@ -81,7 +81,7 @@ def write_onnx(trained: Trained, path: Path) -> tuple[str, ...]:
         sidecar = {"format": 1, "name": trained.name, "weights": trained.kind, **facts}
         sidecar |= {"file": FILE, "opset": OPSET, "inputs": _meanings(inputs, trained)}
         (folder / SIDECAR).write_text(json.dumps(sidecar, indent=2) + "\n", encoding="utf-8")
-        write_text(folder / README, page(trained))
+        (folder / README).write_bytes(encoded(page(trained)))
         worst = max(
             _difference(folder / FILE, asked, _inputs(trained, batch=batch)) for batch in _PROBES
         )

@@ -17,7 +17,7 @@ from kao.exchange.card import GRID, CopyCheck, Facts, Figure, Measurement, model
 from kao.exchange.diffusers_folder import fill, pipeline
 from kao.exchange.own import FILE, write_own
 from kao.exchange.trained import Trained
-from kao.files import new_folder, write_text
+from kao.files import encoded, new_folder
 from kao.machine import device
 from kao.metrics.scores import Score
 from kao.networks.cost import parameters
@@ -78,10 +78,10 @@ def write_model(
         except ConfigError as error:
             diffusers = f"{str(error).partition(': ')[0]}."
         config = public(run.config, base=public_base(run))
-        write_text(folder / CONFIG, config.to_toml())
+        (folder / CONFIG).write_bytes(encoded(config.to_toml()))
         _draw(trained, folder / GRID, pictures=pictures)
         facts = facts_of(run, trained, said=said, diffusers=diffusers)
-        write_text(folder / "README.md", model_card(facts))
+        (folder / "README.md").write_bytes(encoded(model_card(facts)))
     return facts
 
 
