@@ -311,3 +311,10 @@ def test_a_cache_that_cannot_be_written_says_how_to_have_another(monkeypatch, tm
         raise PermissionError(errno.EACCES, "Permission denied")
     with pytest.raises(OutputError, match="choose another place"), writing(tmp_path.parent / "x"):
         raise PermissionError(errno.EACCES, "Permission denied")
+
+
+@pytest.mark.parametrize("letter", ["a", "\u732b"])
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path, letter):
+    path = tmp_path / (letter * (255 // len(letter.encode())))
+    write_text(path, "whole")
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["whole"]

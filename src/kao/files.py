@@ -14,6 +14,9 @@ from kao.errors import ConfigError, OutputError
 
 LOCK = ".lock"
 
+_PART = 40
+"""Letters of a file's name that are in the name it has while it is written."""
+
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udc7f\udd00-\udfff]")
 """Controls, line breaks, changes of the direction of writing, and surrogates that are no byte."""
 
@@ -112,7 +115,8 @@ def beside_file(path: Path) -> Path:
     """
     if os.path.exists(path) and not os.path.isfile(path):
         raise OutputError(f"{path} is in the way, since it is no file: choose another place.")
-    return path.with_name(f".{path.name}.{os.getpid()}")
+    # A part of the name, which may be as long as a file system allows.
+    return path.with_name(f".{path.name[:_PART]}.{os.getpid()}")
 
 
 @contextmanager

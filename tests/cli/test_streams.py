@@ -128,3 +128,13 @@ def test_a_run_whose_messages_nobody_reads_goes_on_to_its_end(train, tmp_path):
     os.close(writer)
     assert done.returncode == 0
     assert (tmp_path / "run" / "checkpoints" / "000000016" / "card.json").exists()
+
+
+def test_a_terminal_of_no_width_is_told_all_the_same(own_run):
+    done = subprocess.run(
+        [sys.executable, "-m", "kao", "sample", own_run, "--n", "2"],
+        env={**os.environ, "COLUMNS": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert "grid of 2 in" in done.stderr

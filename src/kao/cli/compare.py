@@ -130,12 +130,11 @@ def compare(
         )
         for side in sides
     ]
-    page = write_comparison(out, comparison, shown, pictures=_which_pictures(sides, seed))
     if as_json:
         put(json.dumps(comparison.to_dict(), indent=2, allow_nan=False))
     else:
         put("\n".join(lines(comparison)))
-    say(str(page))
+    say(str(write_comparison(out, comparison, shown, pictures=_which_pictures(sides, seed))))
 
 
 def _networks(words: Sequence[str]) -> dict[str, Path]:

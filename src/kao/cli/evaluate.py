@@ -170,16 +170,14 @@ def evaluate(
     evaluation = found.evaluation
     if not processes.main:
         return
+    # First, since what follows may find the disk full.
+    put(evaluation.to_json() if as_json else str(evaluation))
     if run:
         say(str(save_evaluation(run, evaluation)))
         for ending, sheet in sheets(found, subject.train).items():
             say(str(save_picture(sheet, evaluation_file(run, evaluation.card, ending=ending))))
     if reference:
         say(f"reference in {reference}")
-    if as_json:
-        put(evaluation.to_json())
-        return
-    put(str(evaluation))
 
 
 def _weights(words: Sequence[str]) -> tuple[str | None, dict[str, Path]]:

@@ -2,6 +2,7 @@
 
 import itertools
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +77,8 @@ def refuse_filled(option: str, place: Path) -> None:
 def _refuse_unwritable(place: Path, *, folder: bool) -> None:
     """Raise OutputError where `place` cannot be made, or replaced."""
     with writing(place):
+        with suppress(FileNotFoundError):
+            place.lstat()  # says of a name that it is too long
         if not folder:
             beside_file(place)
         elif place.exists() and not place.is_dir():

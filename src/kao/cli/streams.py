@@ -89,6 +89,8 @@ class Output:
                 # Takes the lowest number that is free.  Writing to a standard output that was
                 # closed has to fail, since somebody may miss it.
                 os.open(os.devnull, os.O_WRONLY if number == 2 else os.O_RDONLY)
+        if os.environ.get("COLUMNS") == "0":
+            del os.environ["COLUMNS"]  # not known, in which rich would show nothing at all
         self._end = _End(1)
         sys.stdout = _opened(self._end, sys.stdout)
         sys.stderr = _opened(_End(2), sys.stderr)
