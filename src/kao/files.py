@@ -162,6 +162,23 @@ def read_text(path: Path) -> str:
 
 
 @contextmanager
+def tensors_of(path: Path) -> Iterator[Any]:
+    """A .safetensors file, as `safetensors.safe_open` gives it to PyTorch.
+
+    Raises:
+        OSError, SafetensorError: It cannot be read, or is none.
+    """
+    from safetensors import safe_open
+
+    with path.open("rb") as file:
+        # It takes names in UTF-8 alone; a file that is open has another, by its number.
+        odd = readable(str(path)) != str(path)
+        name = f"/dev/fd/{file.fileno()}" if odd else str(path)
+        with safe_open(name, framework="pt") as opened:
+            yield opened
+
+
+@contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A folder to fill, which takes its name `path` only when it is whole.
 

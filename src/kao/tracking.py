@@ -112,6 +112,15 @@ def read_events(run: Path) -> list[dict[str, Any]]:
     return events
 
 
+def _readable(value: Any) -> Any:
+    """JSON values whose texts have an encoding, as a service wants them."""
+    if isinstance(value, Mapping):
+        return {name: _readable(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_readable(inner) for inner in value]
+    return readable(value) if isinstance(value, str) else value
+
+
 def _figures(kind: str, values: Mapping[str, Any]) -> dict[str, float]:
     """The figures of an event by name; none of an event that is not plotted."""
     return _flat(kind, values) if kind in FIGURES else {}
@@ -182,9 +191,9 @@ class Wandb:
         try:
             self._session = wandb.init(
                 project=project,
-                name=run.name,
+                name=readable(run.name),
                 dir=str(run),
-                config=dict(config),
+                config=_readable(config),
                 id=known,
                 resume="allow",
             )

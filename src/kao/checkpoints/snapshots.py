@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import safetensors
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from kao.errors import CheckpointError
-from kao.files import new_file, writing
+from kao.files import new_file, tensors_of, writing
 
 SNAPSHOTS = "snapshots"
 _FACTS = "snapshot"
@@ -131,7 +130,7 @@ class Snapshot:
     def _opened(self) -> Iterator[tuple[Any, dict[str, Any]]]:
         """The file and what it says of itself; what goes wrong inside becomes a sentence."""
         try:
-            with safetensors.safe_open(self.path, framework="pt") as file:
+            with tensors_of(self.path) as file:
                 metadata = file.metadata() or {}
                 if _FACTS not in metadata:
                     raise ValueError("it does not say what it holds")

@@ -16,7 +16,6 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-import safetensors
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -24,7 +23,7 @@ from torch import Tensor
 
 from kao.errors import OutputError
 from kao.evaluation.pictures import PictureSet
-from kao.files import cache_folder, new_file, writing
+from kao.files import cache_folder, new_file, tensors_of, writing
 from kao.metrics import Features, Wavelets
 from kao.metrics.spaces.faces import Faces
 
@@ -64,7 +63,7 @@ def load(pictures: PictureSet, space: Features) -> Tensor | None:
     """Features of a set, float32, (N, D), in its own order; None where none are kept, or whole."""
     file = place(pictures, space)
     try:
-        with safetensors.safe_open(file, framework="pt") as opened:
+        with tensors_of(file) as opened:
             told = opened.metadata() or {}
             kept: Tensor = opened.get_tensor(_FEATURES)
     except (OSError, SafetensorError, ValueError):
@@ -94,7 +93,7 @@ def save(pictures: PictureSet, space: Features, features: Tensor) -> None:
         with writing(file):
             file.parent.mkdir(parents=True, exist_ok=True)
         with new_file(file) as beside:
-            safetensors.torch.save_file({_FEATURES: kept}, beside, metadata=told)
+            beside.write_bytes(safetensors.torch.save({_FEATURES: kept}, metadata=told))
         _sweep(file)
 
 

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from kao.errors import CheckpointError, MissingExtraError
 from kao.exchange.wrapped import Unwrapped, flat, neighbours, unwrapped
-from kao.files import at_home, near_path
+from kao.files import at_home, near_path, tensors_of
 
 _TOLD = ("*.json", "README.md")
 WEIGHTS = "diffusion_pytorch_model"
@@ -271,7 +270,8 @@ def read_weights(file: Path) -> Any:
         raise CheckpointError(f"{file} {known}")
     if begins[8:9] == b"{":
         try:
-            return safetensors.torch.load_file(file)
+            with tensors_of(file) as packed:
+                return {name: packed.get_tensor(name) for name in packed.keys()}
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{file} {_damage(begins, size, error)}") from error
     try:

@@ -16,7 +16,7 @@ from kao.errors import ConfigError, MissingExtraError, OutputError
 from kao.exchange.markdown import plain
 from kao.exchange.steps import classes_of, limited, told
 from kao.exchange.trained import Trained
-from kao.files import encoded, new_folder
+from kao.files import encoded, new_folder, readable
 from kao.networks import Conditions
 
 FILE, SIDECAR, README = "model.onnx", "sampling.json", "README.md"
@@ -68,6 +68,8 @@ def write_onnx(trained: Trained, path: Path) -> tuple[str, ...]:
             the network.
     """
     _need_packages()
+    if readable(str(path)) != str(path):
+        raise OutputError(f"onnxruntime reads no folder called {path}: choose another name.")
     facts = told(trained)
     asked = Asked(trained.network).eval()
     inputs = _inputs(trained, batch=2)

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 from safetensors import SafetensorError
 
@@ -14,7 +13,7 @@ from kao.exchange.located import Source
 from kao.exchange.model import Model
 from kao.exchange.steps import label_formula, named
 from kao.exchange.trained import Trained
-from kao.files import new_file, writing
+from kao.files import new_file, tensors_of, writing
 
 FILE = "kao.safetensors"
 """Its name in a folder that holds other forms of the same network, too."""
@@ -76,7 +75,8 @@ def _read(source: Source, facts: Facts) -> Model:
         )
     config = load_config(metadata[_CONFIG], f"the configuration in {source.origin}")
     try:
-        weights = safetensors.torch.load_file(file)
+        with tensors_of(file) as opened:
+            weights = {name: opened.get_tensor(name) for name in opened.keys()}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{file} cannot be read ({error}).") from error
     return Model(
@@ -103,7 +103,7 @@ def _file(source: Source) -> Path | None:
 def _metadata(file: Path) -> dict[str, Any]:
     """What a file of weights says of itself; empty where it cannot be read."""
     try:
-        with safetensors.safe_open(file, framework="pt") as opened:
+        with tensors_of(file) as opened:
             return dict(opened.metadata() or {})
     except (OSError, SafetensorError):
         return {}

@@ -4,11 +4,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import safetensors
 from safetensors import SafetensorError
 
 from kao.evaluation.course import measure_of
 from kao.evaluation.verdict import judge
+from kao.files import tensors_of
 from kao.metrics.scores import Z95
 from kao.reports.charts import Line, Mark, line_chart, short
 from kao.reports.parts import escape, section
@@ -93,7 +93,7 @@ def _kept_best(run: Path) -> Event:
     """
     path = run / "averages" / "best-score.safetensors"
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
+        with tensors_of(path) as file:
             facts = json.loads(file.metadata()["facts"])
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return {}

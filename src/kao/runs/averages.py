@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import safetensors
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from kao.checkpoints.snapshots import Snapshot
 from kao.errors import CheckpointError, ConfigError
-from kao.files import new_file, writing
+from kao.files import new_file, tensors_of, writing
 from kao.shards import whole
 from kao.tracking import Tracker
 from kao.training import Trainer
@@ -240,7 +239,7 @@ def _opened(run: Path, name: str) -> Iterator[Any]:
     if not path.is_file():
         raise CheckpointError(f"{run} has no average {name}: {how}.")
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
+        with tensors_of(path) as file:
             yield file
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}): {how}.") from error

@@ -12,6 +12,7 @@ from kao.data.sources import SOURCES
 from kao.diffusion import Denoiser, grids
 from kao.errors import ConfigError
 from kao.exchange.trained import Trained
+from kao.files import readable
 from kao.networks.lora import merged
 from kao.runs.averages import facts_of, known_name
 from kao.runs.importing import imported_from
@@ -51,7 +52,7 @@ def trained(run: Run, *, weights: str = "ema") -> Trained:
             sigma_data=denoiser.sigma_data,
             learned_variance=denoiser.learned_variance,
         ),
-        name=run.path.resolve().name,
+        name=readable(run.path.resolve().name),
         kind=made or (checkpoint.averages[0] if weights == "ema" else weights),
         images=facts_of(run.path, made).images if made else checkpoint.images,
     )
@@ -72,16 +73,24 @@ def public_base(run: Run) -> str:
 def public(config: RunConfig, *, base: str) -> RunConfig:
     """A configuration without the folders of this machine: of each path its last name is left.
 
+    Names are as they are shown, since other programs want them in UTF-8.
+
     Args:
         config: Of a run.
         base: From `public_base`.
     """
-    data = replace(config.data, source=public_source(config.data.source))
+    data = replace(
+        config.data,
+        source=readable(public_source(config.data.source)),
+        classes=tuple(map(readable, config.data.classes)),
+    )
+    names = tuple(map(readable, config.conditions.names))
     guidance = replace(config.sampling.guidance, worse=last_name(config.sampling.guidance.worse))
     perceptual = replace(config.loss.perceptual, network=last_name(config.loss.perceptual.network))
     return replace(
         config,
         data=data,
+        conditions=replace(config.conditions, names=names),
         sampling=replace(config.sampling, guidance=guidance),
         loss=replace(config.loss, perceptual=perceptual),
         finetune=replace(config.finetune, base=base),

@@ -39,7 +39,7 @@ from kao.runs.score_drawing import opened_space
 from kao.runs.scoring import Scoring, drop_later_best
 from kao.runs.timetable import intervals
 from kao.runs.yardstick import FEWEST
-from kao.tracking import Jsonl, TensorBoard, Tracker, Wandb
+from kao.tracking import METRICS, Jsonl, TensorBoard, Tracker, Wandb
 from kao.training import Hook, Trainer
 
 
@@ -244,7 +244,13 @@ def _log(tracker: Trackers, run: Run, config: RunConfig, notices: Notices, *, im
     """Add the trackers that write into the directory; what they have past those images goes."""
     tracker.add(Patient(Jsonl(run.path, images=images), notices))
     if config.tracking.tensorboard:
-        tracker.add(Patient(TensorBoard(run.path, images=images), notices))
+        try:
+            tracker.add(Patient(TensorBoard(run.path, images=images), notices))
+        except UnicodeEncodeError:
+            notices.add(
+                f"TensorBoard takes no folder whose name is not UTF-8, as {run.path}: the run goes "
+                f"on without it, and {METRICS} has all that it would show."
+            )
 
 
 def _scoring(
