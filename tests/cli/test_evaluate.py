@@ -1,3 +1,4 @@
+import errno
 import json
 import shutil
 from dataclasses import replace
@@ -9,6 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from several import several
 
+from kao import files
 from kao.cli import run as command
 from kao.diffusion import grids
 from kao.evaluation import Card, Evaluation, open_pictures, protocol_of
@@ -268,3 +270,21 @@ def test_mistakes_are_told_in_one_line(refused, array, own_run, faces, tmp_path)
     folder = faces(3)
     shutil.copy(own_run / "samples" / next((own_run / "samples").iterdir()).name, folder / "z.png")
     assert "z.png" in refused("evaluate", folder, "--real", "toy:20")
+
+
+@pytest.mark.parametrize("full", [EVALUATIONS, "reference.npz"])
+def test_scores_are_printed_though_a_file_of_them_finds_no_room(
+    kao, own_run, tmp_path, full, monkeypatch
+):
+    sync = files.sync
+
+    def no_room(path):
+        if full in str(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(path)
+
+    monkeypatch.setattr(files, "sync", no_room)
+    reference = tmp_path / "reference.npz"
+    code, out, err = kao("evaluate", own_run, *FEW, "--save-reference", reference)
+    assert code == 2 and "The disk is full" in err
+    assert "kernel" in out

@@ -165,13 +165,13 @@ def evaluate(
         looking = Looking(spaces, device(), batch, processes, bars.show)
         pictures = subject.drawn(processes, lambda done, total: bars.show("drawing", done, total))
         found = subject.examine(pictures, protocol=asked, looking=looking, seed=seed)
-        if reference:
-            keep_reference(reference, subject.real, looking, space=plan.measured[0])
     evaluation = found.evaluation
+    if processes.main:  # first, since what follows may find the disk full
+        put(evaluation.to_json() if as_json else str(evaluation))
+    if reference:
+        keep_reference(reference, subject.real, looking, space=plan.measured[0])
     if not processes.main:
         return
-    # First, since what follows may find the disk full.
-    put(evaluation.to_json() if as_json else str(evaluation))
     if run:
         say(str(save_evaluation(run, evaluation)))
         for ending, sheet in sheets(found, subject.train).items():

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kao.files import readable
 from kao.machine import device
 from kao.processes import join
 from kao.runs.ask import Ask
@@ -100,9 +101,9 @@ def finetune(
 def _trained(ask: Ask) -> Run:
     session = open_session(ask, device())
     for line in session.plan:
-        logging.getLogger("kao").info(line)
+        logging.getLogger("kao").info(readable(line))
     for note in session.notes:
-        warnings.warn(note, stacklevel=3)
+        warnings.warn(readable(note), stacklevel=3)
     try:
         with ending(session):
             for _ in session.trainer.steps():
@@ -115,9 +116,9 @@ def _trained(ask: Ask) -> Run:
 
 def _warn(session: Session) -> None:
     for line in session.news.take():
-        logging.getLogger("kao").info(line)
+        logging.getLogger("kao").info(readable(line))
     for line in session.notices.take():
-        warnings.warn(line, stacklevel=4)
+        warnings.warn(readable(line), stacklevel=4)
 
 
 def sample(

@@ -16,7 +16,7 @@ from kao.config.sampling import refuse_uneven
 from kao.diffusion import Ancestral, Denoise, Denoiser, Guided, Times, grids, sample, seeds_of
 from kao.diffusion.guidance import Conditioned
 from kao.errors import CheckpointError, ConfigError
-from kao.files import near_path, read_text
+from kao.files import near_path, read_text, readable
 from kao.machine import device as best_device
 from kao.networks import Conditions
 from kao.networks.lora import merged
@@ -156,7 +156,8 @@ class Run:
         if checkpoint is None:
             checkpoint, damages = self.checkpoint()
             for damage in damages:
-                warnings.warn(f"{damage}: taking {checkpoint.path.name} instead.", stacklevel=2)
+                said = f"{damage}: taking {checkpoint.path.name} instead."
+                warnings.warn(readable(said), stacklevel=2)
         config = load_config(checkpoint.config, str(checkpoint.path / CONFIG))
         denoiser = config.build_denoiser()
         if made := known_name(weights):
