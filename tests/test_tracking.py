@@ -218,6 +218,15 @@ def test_wandb_that_is_not_installed_is_told_with_how_to_get_it(tmp_path, monkey
         Wandb(tmp_path, project="kao", config={})
 
 
+def test_wandb_gets_names_that_have_an_encoding(tmp_path, wandb):
+    run = tmp_path / "r\udce4"
+    run.mkdir()
+    Wandb(run, project="cats", config={"data": {"source": "fl\udce4", "classes": ["a", "\udce4"]}})
+    (start,) = wandb.starts
+    assert start["name"] == r"r\xe4"
+    assert start["config"] == {"data": {"source": r"fl\xe4", "classes": ["a", r"\xe4"]}}
+
+
 def test_wandb_gets_figures_and_pictures(tmp_path, wandb):
     tracker = Wandb(tmp_path, project="cats", config={"seed": 3})
     tracker.event("start", 0, {"parameters": 3})

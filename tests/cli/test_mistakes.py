@@ -257,3 +257,11 @@ def test_a_run_that_is_damaged_throughout_is_refused(refused, own_run, train):
 def test_what_is_no_run_is_said_to_be_none(command, refused, tmp_path):
     assert refused(command, tmp_path / "gone").startswith("There is no run directory")
     assert "is not a run directory, since it has no run.toml" in refused(command, tmp_path)
+
+
+def test_a_name_that_is_too_long_is_refused_before_the_work(
+    refused, own_run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("kao.runs.run.draw", lambda *_, **__: pytest.fail("it was drawn"))
+    monkeypatch.setattr("kao.runs.draw", lambda *_, **__: pytest.fail("it was drawn"))
+    assert "File name too long" in refused("sample", own_run, "--grid", tmp_path / ("a" * 300))

@@ -97,3 +97,12 @@ def test_what_is_given_away_is_utf8(said, odd, kao):
 def test_its_log_is_kept_without_tensorboard(odd):
     assert (odd / "run" / "metrics.jsonl").read_bytes().isascii()
     assert not list((odd / "run" / "tensorboard").iterdir())
+
+
+def test_the_librarys_messages_are_shown_as_well(odd, tiny):
+    import kao
+
+    words = [*tiny, "conditions.classes=true", "tracking.tensorboard=true"]
+    source = odd / "set"
+    with pytest.warns(UserWarning, match=r"TensorBoard takes no folder.*r=1\\x1b\[31m\\n<b>"):
+        kao.train(source, run=odd / "lib", recipe="toy-32", length="2 steps", overrides=words)
