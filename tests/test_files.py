@@ -57,7 +57,7 @@ def test_a_text_is_replaced(tmp_path):
     assert list(tmp_path.iterdir()) == [file]
 
 
-@pytest.mark.parametrize("method", ["write_text", "replace"])
+@pytest.mark.parametrize("method", ["write_bytes", "replace"])
 def test_a_text_that_cannot_be_written_leaves_the_old_one_and_nothing_beside(
     tmp_path, monkeypatch, method
 ):
