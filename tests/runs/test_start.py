@@ -3,7 +3,6 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -831,11 +830,11 @@ def test_where_pictures_lie_is_decided_before_they_take_the_room(
         held.append(prepared.images.nbytes)
         return keep(prepared, where, device)
 
-    def free():
-        return SimpleNamespace(available=int(room * size) - sum(held), total=2**30)
+    def free(device):
+        return int(room * size) - sum(held)
 
     monkeypatch.setattr("kao.config.run.keep", holding)
-    monkeypatch.setattr("kao.data.keeping.psutil.virtual_memory", free)
+    monkeypatch.setattr("kao.data.keeping.free_memory", free)
     ask = asked(f"data.keep={asked_for}", length="1 step")
     go(ask)
     assert held == [size]
