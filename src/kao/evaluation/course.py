@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 from kao.evaluation.by_heart import Event
@@ -12,6 +13,9 @@ from kao.metrics.scores import Z95
 
 FEWEST = 4
 """Scores below which nothing is said of them: two make a line, and two say how far it is off."""
+
+CHANCE = 0.05
+"""Share of runs that stay where they are, of which a verdict may say otherwise once by chance."""
 
 _FLAT = 0.25
 """Share of the score that as much training again must bring, at best, for a run not to be flat."""
@@ -83,6 +87,8 @@ class Trend:
         value: The score at their end, on the line.
         change: Over them.
         error: Of the last score, by itself: below two of them it is one of real pictures.
+        falls: Whether it fell beyond chance, by two standard errors at least.
+        rises: Whether it rose beyond chance, by three standard errors at least.
     """
 
     scores: int
@@ -90,6 +96,8 @@ class Trend:
     value: float
     change: Change
     error: float
+    falls: bool
+    rises: bool
 
     @classmethod
     def of(cls, scores: Sequence[Event]) -> "Trend | None":
@@ -100,12 +108,18 @@ class Trend:
         moved = change(late, late[0].images, late[-1].images)
         ends = over_trend(late, late[-1].images)
         span = round(late[-1].images - late[0].images)
-        return cls(len(late), span, ends, moved, late[-1].error)
+        # A trend is looked at after every score, so one of them is far off by chance in the end:
+        # the level of each look is that of all, divided by the looks so far (Bonferroni).
+        looks = len(scores) - FEWEST + 1
+        chance = NormalDist().inv_cdf(1 - CHANCE / looks)
 
-    @property
-    def z(self) -> float:
-        """The change in standard errors."""
-        return self.change.value / max(self.change.error, 1e-12)
+        def beyond(least: float) -> bool:
+            z = max(least, chance)
+            error = change(late, late[0].images, late[-1].images, z=z).error
+            return abs(moved.value) >= z * error > 0
+
+        falls, rises = moved.value < 0 and beyond(2), moved.value > 0 and beyond(3)
+        return cls(len(late), span, ends, moved, late[-1].error, falls, rises)
 
     @property
     def resolved(self) -> bool:

@@ -99,7 +99,7 @@ def judge(events: Sequence[Event], *, finished: bool = False) -> Verdict:
     """
     scores = scores_told(events)
     trend = Trend.of(scores)
-    improves = trend is not None and trend.z <= -2
+    improves = trend is not None and trend.falls
     copied, learned = copies(scores), by_heart(of_kind(unchanged(events), "held_out"))
     if learned and improves and not copied:
         sentence = f"Overfitting: {learned}. The score improves all the same: {trend}."
@@ -112,7 +112,7 @@ def judge(events: Sequence[Event], *, finished: bool = False) -> Verdict:
         return _without_scores(events, len(scores))
     if improves:
         return Verdict("improving", f"Improving: {trend}.", forecast, improves=True)
-    if trend.z >= 3:
+    if trend.rises:
         return Verdict("worsening", f"Growing worse: {trend}.")
     if trend.resolved:
         why = trend.near if trend.arrived else str(trend)
