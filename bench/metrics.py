@@ -5,6 +5,8 @@
     python bench/metrics.py coverage
     python bench/metrics.py floor --faces anime64.zip
     python bench/metrics.py bias --faces anime64.zip
+    python bench/metrics.py errors
+    python bench/metrics.py few --faces anime64.zip
 
 distance    the Frechet distance of two sets of 2,048 features, from their means and covariances:
             ours, scipy's `sqrtm` route as pytorch-fid has it and torchmetrics, in one process and
@@ -16,6 +18,9 @@ coverage    on Gaussians with known distances: how often, of 200 trials, the 95 
             truth, which of FID is its expectation at that number of pictures
 floor       real pictures against other real ones, by the number of both
 bias        Frechet distance, the same without its bias, and KID, by the number of drawn pictures
+errors      on Gaussians: the standard errors of precision, recall, density and coverage as a share
+            of the scatter over 200 trials, of all pictures and of the drawn ones alone
+few         the kernel distance of 200 real pictures to few others of the same set: 0 without bias
 
 Each part replaces its own in bench/results/metrics.json.
 """
@@ -55,6 +60,7 @@ from kao.metrics import (
     frechet_score,
     gaussian_distance,
     open_space,
+    precision_recall_density_coverage,
 )
 from kao.seeds import mixed_seed
 
@@ -347,15 +353,59 @@ def bias(faces: str, repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
+def few(faces: str, repeats: int) -> list[dict[str, Any]]:
+    """The kernel distance between parts of one set, by the number of real pictures."""
+    sight, rows = seen(pictures(faces, 6000), open_space("wavelets")), []
+    for n in (30, 50, 100, 300, 1000):
+        scores = []
+        for k in range(40 * repeats):
+            real, drawn = parts(sight, (n, 200), seed=k)
+            scores.append(KernelDistance(real.features)(drawn.features))
+        rows.append({"n": n, "trials": len(scores), **summed(scores)})
+        print(rows[-1], flush=True)
+    return rows
+
+
+def errors(trials: int = 200) -> list[dict[str, Any]]:
+    """Errors of the four numbers of manifolds, as a share of how much they scatter."""
+    rows = []
+    for n, width, shift, scale in (
+        *((n, 8, 0.0, 1.0) for n in (100, 200, 500)),
+        *((n, 8, 0.2, 0.8) for n in (100, 200, 500)),
+        (500, 32, 0.0, 1.0),
+        (500, 32, 0.2, 0.8),
+    ):
+        row: dict[str, Any] = {"n": n, "width": width, "shift": shift, "scale": scale}
+        for part in ("error", "own_error"):
+            found: dict[str, list[Score]] = {}
+            for k in range(trials):
+                real = normal(n, width, seed=2 * k if part == "error" else 2 * (k % 4))
+                drawn = scale * normal(n, width, seed=2 * k + 1) + shift
+                for score in precision_recall_density_coverage(
+                    real=Sight("normal", real), drawn=Sight("normal", drawn)
+                ):
+                    found.setdefault(score.name, []).append(score)
+            for name, scores in found.items():
+                # Of drawn pictures alone the scatter is that about the mean of each real set.
+                sets = [scores[g::4] for g in range(4)] if part == "own_error" else [scores]
+                scatter = math.sqrt(mean(stdev(s.value for s in some) ** 2 for some in sets))
+                said = math.sqrt(mean(getattr(score, part) ** 2 for score in scores))
+                row.setdefault(name, {})[part] = said / scatter
+        print(row, flush=True)
+        rows.append(row)
+    return rows
+
+
 def main() -> None:
     """Run one part and put it among the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("part", choices=("distance", "features", "coverage", "floor", "bias"))
+    parts_ = ("distance", "features", "coverage", "floor", "bias", "errors", "few")
+    parser.add_argument("part", choices=parts_)
     parser.add_argument("--faces", help="a folder or zip file of pictures; not for the rest")
     parser.add_argument("--rounds", type=int, default=3, help="of distance and features")
     parser.add_argument("--repeats", type=int, default=5, help="of floor and bias")
     given = parser.parse_args()
-    if given.part in ("features", "floor", "bias") and not given.faces:
+    if given.part in ("features", "floor", "bias", "few") and not given.faces:
         parser.error(f"{given.part} needs --faces")
 
     key = given.part
@@ -364,10 +414,12 @@ def main() -> None:
         key = f"distance, {found['threads']} threads"
     elif given.part == "coverage":
         found = coverage()
+    elif given.part == "errors":
+        found = errors()
     elif given.part == "features":
         found = features(given.faces, given.rounds)
     else:
-        found = {"floor": floor, "bias": bias}[given.part](given.faces, given.repeats)
+        found = {"floor": floor, "bias": bias, "few": few}[given.part](given.faces, given.repeats)
     results = json.loads(OUT.read_text(encoding="utf-8")) if OUT.is_file() else {}
     about = {"date": date.today().isoformat(), "machine": describe(), "versions": versions()}
     results[key] = {**about, "found": found}

@@ -10,9 +10,16 @@ def normal(*shape, seed):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def standardised(x, y):
+    """By what the real set y says of features; each real picture by what the others say."""
+    others = [torch.cat([y[:i], y[i + 1 :]]) for i in range(len(y))]
+    itself = [(one - rest.mean(0)) / rest.std(0) for one, rest in zip(y, others, strict=True)]
+    return (x - y.mean(0)) / y.std(0), torch.stack(itself)
+
+
 def literally(x, y):
     """The estimator of Binkowski et al. (2018), eq. 4, pair by pair."""
-    x, y = (x - y.mean(0)) / y.std(0), (y - y.mean(0)) / y.std(0)
+    x, y = standardised(x, y)
 
     def kernel(a, b):
         return (float(a @ b) / len(a) + 1) ** 3
@@ -26,15 +33,15 @@ def literally(x, y):
 
 
 def test_it_is_the_published_estimator():
-    x, y = normal(7, 5, seed=0) * 1.5 + 0.4, normal(9, 5, seed=1)
+    x, y = normal(7, 5, seed=0) * 1.5 + 0.4, normal(19, 5, seed=1)
     assert KernelDistance(y)(x).value == pytest.approx(literally(x, y), rel=1e-12)
 
 
 def test_its_error_is_the_jackknifes():
     """Each picture is left out in turn; the unit of the features stays that of all."""
-    x, y = normal(7, 5, seed=0) * 1.5 + 0.4, normal(9, 5, seed=1)
-    distance = KernelDistance(y)
-    x, y = ((part - y.mean(0)) / y.std(0) for part in (x, y))
+    x, y = normal(7, 5, seed=0) * 1.5 + 0.4, normal(19, 5, seed=1)
+    score = KernelDistance(y)(x)
+    x, y = standardised(x, y)
 
     def estimate(a, b):
         k, m, n = (lambda p, q: (p @ q.T / 5 + 1) ** 3), len(a), len(b)
@@ -43,15 +50,12 @@ def test_its_error_is_the_jackknifes():
         return within + (there.sum() - there.trace()) / (n * (n - 1)) - 2 * k(a, b).mean()
 
     variance = 0.0
-    for name, size in (("x", 7), ("y", 9)):
+    for name, size in (("x", 7), ("y", 19)):
         sets = {"x": x, "y": y}
         kept = [torch.arange(size) != i for i in range(size)]
         left_out = torch.stack([estimate(**_named(sets, name, keep)) for keep in kept])
         variance += (size - 1) / size * (left_out - left_out.mean()).square().sum()
-    mended = y * 1.0  # y is standardised already, so the distance leaves it alone
-    score = KernelDistance(mended)(x)
     assert score.error == pytest.approx(float(variance.sqrt()), rel=1e-9)
-    assert distance.name == score.name
 
 
 def _named(sets, name, keep):
@@ -100,6 +104,22 @@ def test_sets_of_one_distribution_are_at_zero_on_average():
     assert abs(values.mean()) < 3 * values.std() / 10
     assert values.min() < 0 < values.max()
     assert all(abs(score.value) < 4 * score.error for score in scores)
+
+
+@pytest.mark.parametrize("few", [30, 50])
+def test_few_real_pictures_make_equal_distributions_no_further_apart(few):
+    trials = range(1000)
+    values = torch.tensor(
+        [KernelDistance(normal(few, 3, seed=k))(normal(50, 3, seed=-k)).value for k in trials]
+    )
+    assert abs(values.mean()) < 3 * values.std() / 1000**0.5
+
+
+def test_a_feature_that_one_real_picture_alone_has_is_harmless():
+    real = torch.zeros(40, 3, dtype=torch.float64)
+    real[:, :2], real[0, 2] = normal(40, 2, seed=0), 1.0
+    score = KernelDistance(real)(torch.cat([normal(40, 2, seed=1), torch.zeros(40, 1)], 1))
+    assert abs(score.value) < 4 * score.error
 
 
 @pytest.mark.parametrize("few", [20, 200])

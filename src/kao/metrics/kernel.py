@@ -45,7 +45,9 @@ class KernelDistance:
     The kernel is (x . y / D + 1)^3 of Bińkowski et al. (2018, sec. 4), on features that are
     standardised by the real set's mean and standard deviation: theirs are used as they come
     (`standardised=False`), but the units of a scattering transform differ from one feature to the
-    next.
+    next.  A real picture is standardised by those of the others: in units that it has a part in it
+    would lie nearer to the mean than a new picture does, and with 30 real pictures equal
+    distributions would be 0.03 apart.
 
     Without bias means that sets of any two sizes estimate the same number, so few pictures of
     a slow sampler compare with many of a fast one; the price is that the estimate for a
@@ -81,7 +83,7 @@ class KernelDistance:
         real = _checked(real, "real")
         self.name, self._kernel, self._scale = name, kernel, scale
         self._units = _Units.of(real) if standardised else None
-        self._real = _Blocks(real, self._units)
+        self._real = _Blocks(real, self._units.without_itself if self._units else Tensor.double)
 
     @cached_property
     def _within(self) -> Tensor:
@@ -138,15 +140,16 @@ class KernelDistance:
         """Features in the units of the real set."""
         x = _checked(generated, "generated")
         check_widths(real=self._real.features.shape[1], drawn=x.shape[1])
-        return _Blocks(x, self._units)
+        return _Blocks(x, self._units or Tensor.double)
 
 
 @dataclass(frozen=True, eq=False)
 class _Units:
-    """Mean and standard deviation of each feature of a set: (D,), float64."""
+    """Mean and standard deviation of each feature of a set, (D,), float64, and its size."""
 
     mean: Tensor
     std: Tensor
+    count: int
 
     @classmethod
     def of(cls, features: Tensor) -> "_Units":
@@ -155,7 +158,18 @@ class _Units:
         squares = torch.stack([(block.double() - mean).square().sum(0) for block in blocks])
         std = (squares.sum(0) / (len(features) - 1)).sqrt()
         # A feature that never changes says nothing; 1 keeps it 0 where the other set agrees.
-        return cls(mean, torch.where(std > 1e-9, std, 1.0))
+        return cls(mean, torch.where(std > 1e-9, std, 1.0), len(features))
+
+    def __call__(self, block: Tensor) -> Tensor:
+        """Features of other pictures, (B, D), in these units, float64."""
+        return (block.double() - self.mean) / self.std
+
+    def without_itself(self, block: Tensor) -> Tensor:
+        """Features of some of the set, (B, D), each in the units of all others, float64."""
+        n, z = self.count, self(block)
+        variance = (n - 1 - n / (n - 1) * z.square()) / (n - 2)
+        # What one picture alone has would have no units without it.
+        return n / (n - 1) * z / variance.clamp(min=0.5).sqrt()
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,14 +177,13 @@ class _Blocks:
     """A set of features, (N, D), of which a slice is in float64 and in units."""
 
     features: Tensor
-    units: _Units | None
+    in_units: Callable[[Tensor], Tensor]
 
     def __len__(self) -> int:
         return len(self.features)
 
     def __getitem__(self, rows: slice) -> Tensor:
-        block = self.features[rows].double()
-        return block if self.units is None else (block - self.units.mean) / self.units.std
+        return self.in_units(self.features[rows])
 
 
 def _off_diagonal(x: _Blocks, kernel: Kernel) -> Tensor:
