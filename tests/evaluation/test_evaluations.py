@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from kao.config import SamplingConfig
 from kao.data.toy_faces import ToyFaces
 from kao.errors import DataError
 from kao.evaluation import (
@@ -15,6 +16,7 @@ from kao.evaluation import (
     protocol_of,
 )
 from kao.metrics import METRICS, Wavelets, reference_of
+from kao.runs.guiding import sampling_table
 
 LOOKING = Looking({"wavelets": Wavelets()}, torch.device("cpu"))
 
@@ -85,13 +87,19 @@ def test_what_a_model_was_trained_on_is_on_the_card(real, others):
 
 
 def test_the_card_says_what_was_measured(real, others):
-    drawing = Drawing(images=64, sampler="ddim", steps=5, guidance="none", ema="ema-0.999")
+    way = sampling_table(SamplingConfig(steps=5), None)
+    drawing = Drawing(images=64, sampling=way, ema="ema-0.999")
     found = evaluate(
         others, real, protocol=asked("kernel"), looking=LOOKING, drawing=drawing, seed=3
     )
     card = found.evaluation.card
     assert (card.subject, card.reference, card.n, card.reals) == ("others", "toy:300", 60, 240)
-    assert (card.features, card.seed, card.steps, card.images) == (("wavelets-1",), 3, 5, 64)
+    assert (card.features, card.seed, card.sampling["steps"], card.images) == (
+        ("wavelets-1",),
+        3,
+        5,
+        64,
+    )
     assert card.protocol == "small-data+n60"
     assert len(found.drawn) == 60
 

@@ -12,6 +12,7 @@ A registry entry is a dataclass (its fields are the options), a function (no opt
 
 import dataclasses
 import json
+import math
 import re
 import tomllib
 import types
@@ -206,6 +207,22 @@ def _dump_component(registry: Mapping[str, Any], value: Any) -> Table:
         f"{value!r} is not in the registry ({', '.join(registry)}), so it has no name to be saved "
         f"under: add it there."
     )
+
+
+def finite(table: Table) -> Table:
+    """A table as JSON can say it, which has no infinity: that is the text "inf"."""
+    return {
+        key: finite(value)
+        if isinstance(value, dict)
+        else [_finite(one) for one in value]
+        if isinstance(value, list)
+        else _finite(value)
+        for key, value in table.items()
+    }
+
+
+def _finite(value: Any) -> Any:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def leaves(table: Table, path: str = "") -> dict[str, Any]:
