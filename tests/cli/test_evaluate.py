@@ -248,7 +248,6 @@ def test_two_processes_find_the_scores_of_one(own_run, kao, tmp_path):
 def test_mistakes_are_told_in_one_line(refused, array, own_run, faces, tmp_path):
     said = refused("evaluate", array)
     assert "name real pictures with --real" in said
-    assert "hold the same 60 pictures" in refused("evaluate", array, "--real", array, *FEW[:4])
     assert "nowhere" in refused("evaluate", "nowhere", "--real", "toy:20")
     assert "leave it out, or name a run" in refused(
         "evaluate", array, "--real", "toy:20", "--steps", 3

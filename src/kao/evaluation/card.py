@@ -80,7 +80,7 @@ class Card:
         drawn = [
             f"{label} {value}"
             for label, value in (
-                ("sampler", None if self.sampling is None else described(self.sampling)),
+                ("sampler", "not known" if self.sampling is None else described(self.sampling)),
                 ("weights" if self.ema == "model" else "EMA", self.ema),
                 ("precision", self.precision),
                 ("seed", self.seed),
@@ -93,7 +93,7 @@ class Card:
             f"reference  {_count(self)}{self.reference}{brought} "
             f"(sha256 {self.reference_hash[:_SHOWN]})",
             f"features   {'; '.join(f'{name}, resized: {how}' for name, how in spaces)}",
-            f"drawing    {', '.join(drawn) or 'not known'}",
+            f"drawing    {', '.join(drawn)}",
         ]
 
     @property
