@@ -132,7 +132,7 @@ def load_budgets(run: Run) -> tuple[Conditions, list[Candidate]]:
     try:
         text = read_text(path)
         table = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise _unusable(path, run, f"cannot be read ({error})") from error
     if table.get("format") != FORMAT:
         raise _unusable(path, run, f"is of format {table.get('format')}, not {FORMAT}")
