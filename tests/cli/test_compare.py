@@ -6,10 +6,12 @@ import shutil
 import numpy as np
 import pytest
 
+from kao.config import SamplingConfig
 from kao.evaluation import Card, Evaluation, Measured
 from kao.metrics import Score
 from kao.runs import Run
 from kao.runs.evaluating import save_evaluation
+from kao.runs.guiding import sampling_table
 
 
 @pytest.fixture(autouse=True)
@@ -49,9 +51,7 @@ def keep(run, tmp_path, value, **card):
         "reals": 200,
         "features": ("faces-1",),
         "resize": ("none",),
-        "sampler": "ddim",
-        "steps": 2,
-        "guidance": "none",
+        "sampling": sampling_table(SamplingConfig(steps=2), None),
         "protocol": "small-data",
     }
     score = Measured(Score("distance", value, 1.0, 100), "faces-1")
@@ -80,7 +80,7 @@ def test_a_difference_by_chance_is_within_the_noise(kao, two, tmp_path):
 def test_the_newest_scores_by_one_protocol_are_taken(kao, two, tmp_path):
     keep("a", tmp_path, 10.0)
     keep("a", tmp_path, 20.0, images=32)
-    keep("a", tmp_path, 30.0, images=64, steps=9)
+    keep("a", tmp_path, 30.0, images=64, sampling=sampling_table(SamplingConfig(steps=9), None))
     keep("b", tmp_path, 50.0)
     told = json.loads(kao("compare", *two, "--json", "--n-grid", 0)[1])
     (difference,) = told["scores"][0]["differences"]
@@ -90,9 +90,12 @@ def test_the_newest_scores_by_one_protocol_are_taken(kao, two, tmp_path):
 
 def test_scores_by_other_protocols_are_not_ranked(kao, two, tmp_path):
     keep("a", tmp_path, 10.0)
-    keep("b", tmp_path, 50.0, steps=9)
+    keep("b", tmp_path, 50.0, sampling=sampling_table(SamplingConfig(steps=9), None))
     out = kao("compare", *two, "--n-grid", 0)[1]
-    assert "Steps: 2 for a, 9 for b." in out and "not ranked" in out
+    assert (
+        "Drawing: sampling.steps = 2 for a, sampling.steps = 9 for b." in out
+        and "not ranked" in out
+    )
     assert "real:" not in out and "best" not in out
 
 
@@ -117,7 +120,7 @@ def test_everything_is_scored_now_where_real_pictures_are_given(kao, two, array,
     cards = [told["evaluations"][name]["card"] for name in ("a", "x.npz")]
     assert [card["n"] for card in cards] == [30, 30]
     assert cards[0]["reference_hash"] == cards[1]["reference_hash"]
-    assert (cards[0]["steps"], cards[1]["steps"]) == (2, None)
+    assert (cards[0]["sampling"]["steps"], cards[1]["sampling"]) == (2, None)
     page = (tmp_path / "new" / "page.html").read_text(encoding="utf-8")
     assert page.count("<img") == 2 and "chosen at random" in page
 

@@ -12,20 +12,22 @@ from several import several
 
 from kao import files
 from kao.cli import run as command
+from kao.config import SamplingConfig
 from kao.diffusion import grids
-from kao.evaluation import Card, Evaluation, open_pictures, protocol_of
+from kao.evaluation import Card, Evaluation, differences, open_pictures, protocol_of
 from kao.files import save_npz
 from kao.processes import ALONE
 from kao.runs import Run, draw
 from kao.runs.averages import Facts, SavedAverage
 from kao.runs.evaluating import (
     EVALUATIONS,
-    drawing_config,
     evaluation_file,
     load_evaluations,
+    sampling_of,
     save_evaluation,
     subject_of_run,
 )
+from kao.runs.guiding import sampling_table
 
 FEW = ("--features", "wavelets", "--metrics", "kernel,drift", "--n", 6)
 
@@ -48,9 +50,11 @@ def test_a_run_is_scored_and_the_evaluation_kept(kao, own_run):
     assert f"{kept.scores[0].score.value:.4g}" in lines[1]
     assert [line.split()[0] for line in lines[2:5]] == ["red", "green", "blue"]
     card = kept.card
-    assert (card.n, card.reals, card.images, card.steps) == (6, 8, 16, 2)
-    assert (card.ema, card.guidance, card.precision) == ("ema-0.999", "none", "fp32")
-    assert card.sampler.startswith("dpm++2m") and "steps" not in card.sampler
+    assert (card.n, card.reals, card.images, card.sampling["steps"]) == (6, 8, 16, 2)
+    assert (card.ema, card.precision) == ("ema-0.999", "fp32")
+    assert card.sampling == sampling_table(
+        replace(Run.open(own_run).config.sampling, steps=2), None
+    )
     assert f"after 16 images\n{card.lines()[2]}" in out
     names = sorted(path.name for path in (own_run / EVALUATIONS).iterdir())
     stem = f"000000016-small-data+n6-{card.question}"
@@ -81,10 +85,21 @@ def test_changes_to_the_drawing_are_in_the_name(kao, own_run):
     assert code == 0, err
     (kept,) = load_evaluations(own_run)
     assert kept.card.protocol == "small-data+n6+heun+steps3"
-    assert kept.card.sampler.startswith("heun")
-    assert (kept.card.steps, kept.card.ema) == (3, "model")
+    assert kept.card.sampling["sampler"]["kind"] == "heun"
+    assert (kept.card.sampling["steps"], kept.card.ema) == (3, "model")
     stem = f"000000016-small-data+n6+heun+steps3-model-{kept.card.question}"
     assert (own_run / EVALUATIONS / f"{stem}.json").is_file()
+
+
+def test_another_threshold_makes_another_card(kao, own_run):
+    toml = own_run / "run.toml"
+    for limit in (1.0, 0.5):
+        toml.write_text(toml.read_text().replace("limit = 1.0", f"limit = {limit}"))
+        assert kao("evaluate", own_run, *FEW)[0] == 0
+    one, other = (evaluation.card for evaluation in load_evaluations(own_run))
+    (sentence,) = differences(one, other)
+    assert "sampling.threshold.limit = 0.5" in sentence
+    assert "threshold.limit 0.5" in one.lines()[-1] + other.lines()[-1]
 
 
 def test_another_question_takes_the_place_of_no_answer(own_run):
@@ -99,8 +114,7 @@ def test_another_question_takes_the_place_of_no_answer(own_run):
         reals=8,
         features=("faces-1",),
         resize=("none",),
-        sampler="ddim",
-        steps=2,
+        sampling=sampling_table(SamplingConfig(steps=2), None),
         seed=0,
         metrics=protocol_of("small-data").metrics,
         protocol="small-data+n6",
@@ -113,7 +127,7 @@ def test_another_question_takes_the_place_of_no_answer(own_run):
         {"reference": "elsewhere", "reference_hash": "cd" * 32},
         {"metrics": ("kernel",)},
         {"features": ("wavelets-1",)},
-        {"steps": 9},
+        {"sampling": sampling_table(SamplingConfig(steps=9), None)},
     ]
     for other in others:
         asked = replace(card, **other)
@@ -131,7 +145,8 @@ def test_the_weights_that_are_named_draw(own_run):
         run, protocol = Run.open(own_run), protocol_of("small-data").changed(n=2)
         subject = subject_of_run(run, protocol, weights=weights)
         drawn[weights] = subject.drawn(ALONE, lambda done, total: None).images
-        config, denoiser = drawing_config(run, protocol), run.denoiser(weights=weights)
+        config = run.drawing(sampling_of(run.config, protocol))
+        denoiser = run.denoiser(weights=weights)
         assert torch.equal(drawn[weights], next(draw(denoiser, config, indices=range(2), seed=0)))
     assert not torch.equal(*drawn.values())
 
@@ -156,10 +171,10 @@ def test_a_protocol_says_how_a_run_draws(own_run):
     run = Run.open(own_run)
     sampling = run.config.sampling
     table = protocol_of("ddim-table")
-    asked = drawing_config(run, replace(table, grid=grids.Karras())).sampling
+    asked = sampling_of(run.config, replace(table, grid=grids.Karras()))
     assert (asked.sampler, asked.steps, asked.grid) == (table.sampler, 50, grids.Karras())
     assert sampling.grid != grids.Karras()
-    assert drawing_config(run, protocol_of("small-data")).sampling == sampling
+    assert sampling_of(run.config, protocol_of("small-data")) == sampling
 
 
 def test_larger_real_pictures_are_brought_to_size_and_smaller_ones_refused(
@@ -233,7 +248,6 @@ def test_two_processes_find_the_scores_of_one(own_run, kao, tmp_path):
 def test_mistakes_are_told_in_one_line(refused, array, own_run, faces, tmp_path):
     said = refused("evaluate", array)
     assert "name real pictures with --real" in said
-    assert "hold the same 60 pictures" in refused("evaluate", array, "--real", array, *FEW[:4])
     assert "nowhere" in refused("evaluate", "nowhere", "--real", "toy:20")
     assert "leave it out, or name a run" in refused(
         "evaluate", array, "--real", "toy:20", "--steps", 3

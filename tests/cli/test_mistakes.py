@@ -2,10 +2,14 @@
 
 import errno
 import os
+from typing import get_args, get_type_hints
 
 import pytest
 
 from kao.checkpoints import Checkpoint
+from kao.cli import app
+from kao.cli.edit import edit_app
+from kao.errors import ConfigError
 from kao.runs import Run
 from kao.tracking import read_events
 
@@ -265,3 +269,34 @@ def test_a_name_that_is_too_long_is_refused_before_the_work(
     monkeypatch.setattr("kao.runs.run.draw", lambda *_, **__: pytest.fail("it was drawn"))
     monkeypatch.setattr("kao.runs.draw", lambda *_, **__: pytest.fail("it was drawn"))
     assert "File name too long" in refused("sample", own_run, "--grid", tmp_path / ("a" * 300))
+
+
+COMMANDS = [*app.registered_commands, *edit_app.registered_commands]
+NUMBERS = [
+    (command.callback, name)
+    for command in COMMANDS
+    for name, hint in get_type_hints(command.callback).items()
+    if int in (hint, *get_args(hint))
+]
+
+
+@pytest.mark.parametrize(("command", "name"), NUMBERS)
+def test_a_whole_number_of_more_than_64_bits_is_refused_before_a_command_runs(command, name):
+    for value in (10**20 - 1, -(10**20)):
+        with pytest.raises(ConfigError, match=f"^--{name.replace('_', '-')} = {value}; expected"):
+            command(**{name: value})
+
+
+def test_flags_of_twenty_and_of_thousands_of_digits_are_refused(refused):
+    said = refused("sample", "run", "--seed", "9" * 20)
+    assert said.startswith("--seed = 99999999999999999999; expected a whole number of at most 9,22")
+    assert "expected a whole number of fewer digits" in refused("sample", "x", "-n", "9" * 5000)
+    assert "expected fewer" in refused("train", "toy", "--images", "9" * 20)
+
+
+def test_a_long_list_is_not_repeated_whole(refused, tmp_path):
+    file = tmp_path / "long.toml"
+    file.write_text(f"seed = [{', '.join(['1'] * 10_000)}]")
+    said = refused("train", "toy", file, "--dry-run")
+    assert said.startswith("seed = [1, 1, 1") and said.endswith("expected a whole number.")
+    assert len(said) < 3_000

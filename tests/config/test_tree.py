@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kao.config import RunConfig, dump, leaves, load_config
+from kao.config import RunConfig, dump, leaves, load_config, load_recipe
 from kao.config.conditioning import ConditionsConfig
 from kao.config.finetuning import FinetuneConfig
 from kao.config.sampling import GuidanceConfig
@@ -547,3 +547,51 @@ def test_names_of_any_bytes_come_back_from_a_configuration(tmp_path, name):
     write_text(tmp_path / "run.toml", config.to_toml())
     again = load_config(read_text(tmp_path / "run.toml"), "run.toml")
     assert again == config and again.data.source == name and again.data.classes == (name,)
+
+
+def number_keys(cls, hold=(), kinds=None):
+    """(key, its type, the kinds that it needs) for each number that a configuration can have."""
+    hints = get_type_hints(cls)
+    for field in fields(cls):
+        names = (*hold, field.name)
+        for kind, entry in field.metadata.get("registry", {}).items():
+            if isinstance(entry, type):
+                told = from_overrides([f"{'.'.join(names)}.kind={kind}"])
+                yield from number_keys(entry, names, merge(kinds or {}, told))
+        if is_dataclass(hints[field.name]):
+            yield from number_keys(hints[field.name], names, kinds)
+        elif "int" in str(hints[field.name]) or "float" in str(hints[field.name]):
+            yield ".".join(names), hints[field.name], kinds or {}
+
+
+NUMBERS = list(number_keys(RunConfig))
+IDS = ["-".join([key, *map(str, leaves(kinds).values())]) for key, _, kinds in NUMBERS]
+
+
+@pytest.mark.parametrize(("key", "hint", "kinds"), NUMBERS, ids=IDS)
+def test_every_number_is_read_or_refused_in_words(key, hint, kinds):
+    for value in ("9" * 20, "nan", "1e999", "-0.0"):
+        word = f"{key}=[{value}]" if get_origin(hint) is tuple else f"{key}={value}"
+        try:
+            config = parse(RunConfig, merge(kinds, from_overrides([word])), Origin("x"))
+        except ConfigError as error:
+            assert any(part in str(error) for part in key.split("."))
+        else:
+            assert "int" not in str(hint) or value == "-0.0"
+            assert "-0.0" not in str(leaves(dump(config))[key])
+
+
+def test_whole_numbers_have_64_bits():
+    assert parse(RunConfig, {"seed": 2**63 - 1}, Origin("x")).seed == 2**63 - 1
+    for word in (f"seed={2**63}", f"conditions.counts=[1, {2**63}]", f"seed={'9' * 5000}"):
+        with pytest.raises(ConfigError, match="whole number"):
+            parse(RunConfig, from_overrides([word]), Origin("x"))
+
+
+def test_a_file_with_a_number_of_thousands_of_digits_is_refused(tmp_path):
+    file = tmp_path / "my.toml"
+    file.write_text(f"seed = {'9' * 5000}")
+    with pytest.raises(ConfigError, match="not TOML"):
+        load_config(file.read_text(), "my.toml")
+    with pytest.raises(ConfigError, match="not TOML"):
+        load_recipe(str(file))

@@ -1,14 +1,25 @@
 import itertools
+import math
 
 import pytest
 import torch
 
-from kao.config.sampling import STEPS, SamplingConfig, evenly, refuse_uneven, stepped_by
+from kao.config import dump
+from kao.config.sampling import (
+    STEPS,
+    GuidanceConfig,
+    SamplingConfig,
+    described,
+    evenly,
+    refuse_uneven,
+    stepped_by,
+)
 from kao.diffusion import (
     DDIM,
     PNDM,
     VE,
     Ancestral,
+    Clip,
     Cosine,
     DPMSolver2M,
     Flow,
@@ -102,3 +113,27 @@ def test_even_times_draw_better_by_ddim_than_those_of_a_solver():
             scale = scale * (there.alpha * x0 + there.sigma * eps)
         spread[name] = (scale * curve(times[0]).sigma).item()
     assert abs(spread["even"] - 0.5) < abs(spread["solver"] - 0.5) / 2
+
+
+@pytest.mark.parametrize(
+    ("way", "words"),
+    [
+        (SamplingConfig(), "ddim, uniform, 25 steps"),
+        (
+            SamplingConfig(DDIM(eta=0.5), grids.Karras(rho=5.0), 5),
+            "ddim eta 0.5, karras rho 5.0, 5 steps",
+        ),
+        (
+            SamplingConfig(threshold=Clip(limit=0.5), guidance=GuidanceConfig(scale=2.0)),
+            "ddim, uniform, 25 steps, threshold.limit 0.5, guidance.scale 2.0",
+        ),
+        (SamplingConfig(threshold=None), "ddim, uniform, 25 steps, threshold.kind none"),
+        (
+            SamplingConfig(guidance=GuidanceConfig(scale=2.0, interval=(0.5, math.inf))),
+            "ddim, uniform, 25 steps, guidance.scale 2.0, guidance.interval 0.5..inf",
+        ),
+        (SamplingConfig(grid=grids.Learned((0.0, 0.5, 1.0))), "ddim, learned, 25 steps"),
+    ],
+)
+def test_a_way_is_described_by_what_is_not_the_default(way, words):
+    assert described(dump(way)) == words

@@ -8,10 +8,18 @@ from dataclasses import replace
 import pytest
 import torch
 
+from kao.config import SamplingConfig
 from kao.errors import ConfigError
 from kao.evaluation import Card, Evaluation, Measured
 from kao.evaluation.comparison import compare, matching, pair_differences
 from kao.metrics import METRICS, Score, Sight
+from kao.runs.guiding import sampling_table
+
+
+def in_steps(steps):
+    """A whole [sampling]."""
+    return sampling_table(SamplingConfig(steps=steps), None)
+
 
 CARD = Card(
     subject="x",
@@ -22,9 +30,7 @@ CARD = Card(
     reals=2000,
     features=("faces-1",),
     resize=("none",),
-    sampler="ddim",
-    steps=50,
-    guidance="none",
+    sampling=in_steps(50),
     protocol="small-data",
 )
 
@@ -154,8 +160,10 @@ def test_where_nothing_differs_nobody_leads():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"steps": 10}, "Steps: 50 for a, 10 for b."),
-        ({"sampler": "ddpm"}, "Sampler: ddim for a, ddpm for b."),
+        (
+            {"sampling": in_steps(10)},
+            "Drawing: sampling.steps = 50 for a, sampling.steps = 10 for b.",
+        ),
         ({"n": 500}, "Drawn pictures: 1,000 for a, 500 for b."),
         ({"reference_hash": "cd" * 32}, "abababababab"),
         ({"resize": ("bilinear",)}, "Resizing for faces-1"),
@@ -173,15 +181,19 @@ def test_other_protocols_are_shown_and_not_ranked(change, words):
 
 def test_one_odd_protocol_of_three_ranks_none():
     sets = {name: evaluation(distance(x)) for name, x in (("a", 1), ("b", 100))}
-    assert not compare({**sets, "c": evaluation(distance(1), steps=5)}).rows[0].differences
+    assert (
+        not compare({**sets, "c": evaluation(distance(1), sampling=in_steps(5))})
+        .rows[0]
+        .differences
+    )
 
 
 def test_what_nobody_wrote_down_is_noted_and_hinders_nothing():
-    folder = evaluation(distance(100), sampler=None, steps=None, guidance=None)
+    folder = evaluation(distance(100), sampling=None)
     compared = compare({"run": evaluation(distance(1)), "folder": folder})
     assert compared.rows[0].leaders == ("run",)
     (note,) = compared.notes
-    assert "How folder was drawn is not known (sampler, steps and guidance)" in note
+    assert "How folder was drawn is not known: " in note
 
 
 def test_models_that_differ_in_images_seen_and_weights_are_ranked():
@@ -293,17 +305,23 @@ def test_everything_is_told_as_json():
 
 
 def test_the_newest_evaluations_of_one_protocol_are_taken():
-    new, old = evaluation(images=2, steps=10), evaluation(images=1)
+    new, old = evaluation(images=2, sampling=in_steps(10)), evaluation(images=1)
     assert matching([[new, old], [evaluation()]]) == (old, evaluation())
-    assert matching([[new, old], [evaluation(steps=10), evaluation()]])[0] == new
+    assert matching([[new, old], [evaluation(sampling=in_steps(10)), evaluation()]])[0] == new
 
 
 def test_where_no_protocols_agree_the_newest_of_each_are_taken():
-    new, other = evaluation(steps=10), evaluation(steps=20)
+    new, other = (
+        evaluation(sampling=in_steps(10)),
+        evaluation(sampling=in_steps(20)),
+    )
     assert matching([[new, evaluation()], [other]]) == (new, other)
 
 
 def test_protocols_must_agree_with_all_and_not_with_the_first_alone():
-    vague = evaluation(steps=None)
-    ten, twenty = evaluation(steps=10), evaluation(steps=20)
+    vague = evaluation(sampling=None)
+    ten, twenty = (
+        evaluation(sampling=in_steps(10)),
+        evaluation(sampling=in_steps(20)),
+    )
     assert matching([[vague], [ten], [twenty, ten]]) == (vague, ten, ten)

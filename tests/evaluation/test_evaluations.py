@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from kao.config import SamplingConfig
 from kao.data.toy_faces import ToyFaces
 from kao.errors import DataError
 from kao.evaluation import (
@@ -15,6 +16,7 @@ from kao.evaluation import (
     protocol_of,
 )
 from kao.metrics import METRICS, Wavelets, reference_of
+from kao.runs.guiding import sampling_table
 
 LOOKING = Looking({"wavelets": Wavelets()}, torch.device("cpu"))
 
@@ -85,13 +87,19 @@ def test_what_a_model_was_trained_on_is_on_the_card(real, others):
 
 
 def test_the_card_says_what_was_measured(real, others):
-    drawing = Drawing(images=64, sampler="ddim", steps=5, guidance="none", ema="ema-0.999")
+    way = sampling_table(SamplingConfig(steps=5), None)
+    drawing = Drawing(images=64, sampling=way, ema="ema-0.999")
     found = evaluate(
         others, real, protocol=asked("kernel"), looking=LOOKING, drawing=drawing, seed=3
     )
     card = found.evaluation.card
     assert (card.subject, card.reference, card.n, card.reals) == ("others", "toy:300", 60, 240)
-    assert (card.features, card.seed, card.steps, card.images) == (("wavelets-1",), 3, 5, 64)
+    assert (card.features, card.seed, card.sampling["steps"], card.images) == (
+        ("wavelets-1",),
+        3,
+        5,
+        64,
+    )
     assert card.protocol == "small-data+n60"
     assert len(found.drawn) == 60
 
@@ -114,9 +122,27 @@ def test_training_pictures_in_the_reference_are_told_of(real, others):
     assert not [note for note in found.evaluation.notes if "were trained on" in note]
 
 
+def test_a_set_against_itself_gets_the_score_of_equal_sets(real):
+    found = evaluate(real, real, protocol=asked("kernel", "drift", n=300), looking=LOOKING)
+    assert "The drawn pictures are the reference itself" in " ".join(found.evaluation.notes)
+    distance, *drifts = (measured.score.value for measured in found.evaluation.scores)
+    assert distance < 0 and drifts == [0, 0, 0]
+
+
+def test_drawn_pictures_that_are_in_the_reference_are_counted(real, others):
+    mixed = PictureSet.of("mixed", torch.cat([others.images[:30], real.images[:20]]))
+    whole = replace(asked("kernel", n=50), apart=False)
+    (note,) = [
+        note
+        for note in evaluate(mixed, real, protocol=whole, looking=LOOKING).evaluation.notes
+        if "reference too" in note
+    ]
+    assert note.startswith("20 of 50 drawn pictures")
+    clean = evaluate(others, real, protocol=whole, looking=LOOKING).evaluation.notes
+    assert not [note for note in clean if "reference too" in note]
+
+
 def test_sets_that_cannot_be_compared_are_refused(real, others):
-    with pytest.raises(DataError, match="hold the same 300 pictures"):
-        evaluate(real, real, protocol=asked("kernel", n=300), looking=LOOKING)
     small = PictureSet.of("small", others.images[:, :, ::2, ::2])
     with pytest.raises(DataError, match=r"small holds pictures of 8 pixels and toy:300 of 16.*--s"):
         evaluate(small, real, protocol=asked("kernel"), looking=LOOKING)

@@ -237,6 +237,7 @@ def test_muon_leaves_what_is_no_layer_inside_to_adamw():
         ({"heads": 8, "positions": "rotary"}, 16, "gives heads of 2 channels, and network.positio"),
         ({"mlp_ratio": math.nan}, 16, "network.mlp_ratio = nan; expected a number above 0"),
         ({"mlp_ratio": math.inf}, 16, "network.mlp_ratio = inf; expected"),
+        ({"mlp_ratio": 1e20}, 16, "network.mlp_ratio = 1e+20; expected"),
         ({"mlp_ratio": 0.01}, 16, "network.mlp_ratio = 0.01; expected"),
         ({"dropout": 1.0}, 16, "network.dropout = 1.0; expected 0 or more, below 1."),
         ({"dropout": math.nan}, 16, "network.dropout = nan; expected"),

@@ -291,6 +291,7 @@ def test_a_query_of_any_size_asks_the_same():
         ({"blocks": 0}, 16, "levels = [1, 2], blocks = 0 and head_width = 16 must all be 1 or"),
         ({"levels": ()}, 16, "levels = [], blocks"),
         ({"dropout": float("nan")}, 16, "network.dropout = nan; expected 0 or more, below 1."),
+        ({"levels": (1,) * 1000}, 16, "has 1,000 levels, each of half the size of the one before"),
         ({}, 17, "a multiple of 2, and data.size = 17: try 16, or fewer levels."),
         ({"attention": (5,)}, 16, "names the size 5, which no level has at data.size = 16"),
         ({"head_width": 24}, 16, "network.head_width = 24 must divide the 64 channels at size 8"),

@@ -12,6 +12,7 @@ import torch
 from html_tree import Tree
 from PIL import Image
 
+from kao.config import SamplingConfig
 from kao.errors import OutputError
 from kao.evaluation import Card, Evaluation, Measured
 from kao.evaluation.comparison import compare
@@ -19,6 +20,7 @@ from kao.metrics import Score
 from kao.reports.compared_runs import differing_keys, over_minutes, style_of
 from kao.reports.comparison import Shown, comparison_page, write_comparison
 from kao.reports.record import RunRecord
+from kao.runs.guiding import sampling_table
 
 HOSTILE = '"><script>alert(1)</script><img src="http://example.com/x.png">'
 CARD = Card(
@@ -30,9 +32,7 @@ CARD = Card(
     reals=2000,
     features=("faces-1",),
     resize=("none",),
-    sampler="ddim",
-    steps=50,
-    guidance="none",
+    sampling=sampling_table(SamplingConfig(steps=50), None),
     protocol="small-data",
 )
 SENTENCE = "Each row is drawn from the same noise."
@@ -107,10 +107,14 @@ def test_scores_that_differ_by_chance_are_within_the_noise(two):
 
 
 def test_other_protocols_are_told_and_nothing_is_best(two):
-    comparison = compare({"slow": evaluation(10), "fast": evaluation(50, steps=5)})
+    faster = sampling_table(SamplingConfig(steps=5), None)
+    comparison = compare({"slow": evaluation(10), "fast": evaluation(50, sampling=faster)})
     page = comparison_page(comparison, two[1], pictures=SENTENCE)
     text = Tree(page).text
-    assert "Steps: 50 for slow, 5 for fast." in text and "not ranked" in text
+    assert (
+        "sampling.steps = 50 for slow, sampling.steps = 5 for fast." in text
+        and "not ranked" in text
+    )
     assert "Differences" not in text and "best:" not in text
     assert not re.search(r"<td><b>", page)
 
@@ -221,10 +225,10 @@ def test_equal_configurations_are_said_to_be_equal(two, tmp_path):
 
 
 def test_the_protocols_are_told_line_by_line(two):
-    folder = evaluation(50, sampler=None, steps=None, guidance=None)
+    folder = evaluation(50, sampling=None)
     comparison = compare({"slow": evaluation(10), "fast": folder})
     text = Tree(comparison_page(comparison, two[1], pictures=SENTENCE)).text
-    assert re.search(r"Sampler\s*ddim\s*not known", text)
+    assert re.search(r"Sampler\s*ddim, uniform, 50 steps\s*not known", text)
     assert "Images seen" not in text
     assert "How fast was drawn is not known" in text
 

@@ -25,8 +25,8 @@ from kao.processes import ALONE
 from kao.reports.page import write_report
 from kao.runs import Ask, draw, finish, guided, open_session, with_sampling
 from kao.runs.classes import in_shares, labels_of, with_classes
-from kao.runs.evaluating import drawing_of, subject_of_run
-from kao.runs.guiding import guides
+from kao.runs.evaluating import subject_of_run
+from kao.runs.guiding import guides, sampling_table
 from kao.runs.held_out import HeldOut
 from kao.runs.hooks import in_columns
 from kao.runs.planning import plan
@@ -292,9 +292,7 @@ def test_an_evaluation_knows_of_which_class_each_picture_was_drawn(run):
     pictures = subject.drawn(ALONE, lambda done, total: None)
     assert pictures.classes == CLASSES
     assert torch.equal(pictures.labels, labels_of(run.config.conditions, range(5)))
-    assert subject.drawing.guidance == "none"
-    guided_ = drawing_of(guiding(2.0), images=8, weights="ema")
-    assert guided_.guidance.startswith("by classes, scale 2, at sigma / alpha 0..inf")
+    assert subject.drawing.sampling == sampling_table(replace(run.config.sampling, steps=2), None)
 
 
 def test_a_run_that_is_taken_up_ends_with_the_same_bytes(words, run, tmp_path):

@@ -1,14 +1,41 @@
 import pytest
+import torch
 
 from kao.config import Request, RunConfig, dump
 from kao.evaluation.verdict import judge
-from kao.runs.small_data import for_few, stopped_for_few, trained_on
+from kao.processes import ALONE
+from kao.runs.ask import Ask
+from kao.runs.deciding import decide
+from kao.runs.planning import foreseen
+from kao.runs.small_data import expected_of_few, for_few, stopped_for_few, trained_on
 from kao.runs.stopping import PATIENCE, grounds
 from kao.runs.yardstick import FEWEST
+
+CPU = torch.device("cpu")
 
 
 def config(*words):
     return Request.of("toy-32", words).over(dump(RunConfig()))
+
+
+@pytest.mark.parametrize("pictures", [1, 2, 49])
+def test_of_very_few_pictures_memorising_is_expected(pictures):
+    (sentence,) = expected_of_few(pictures)
+    assert f"{pictures} picture" in sentence and "memorises" in sentence
+    assert expected_of_few(50) == []
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_a_run_that_begins_says_what_very_few_pictures_lead_to(dry, tmp_path):
+    def notes(source, *words):
+        ask = Ask(
+            tmp_path / source.replace(":", ""), source, "toy-32", words, {"length": "4 steps"}
+        )
+        return decide(ask, CPU, ALONE).notes if not dry else foreseen(ask, CPU).notes
+
+    assert [note for note in notes("toy:2") if "2 pictures memorises them" in note]
+    assert [note for note in notes("toy:60", "data.held_out=20") if "from 40 pictures" in note]
+    assert not [note for note in notes("toy:60", "data.held_out=0") if "memorises" in note]
 
 
 @pytest.mark.parametrize(

@@ -845,7 +845,7 @@ def test_a_program_is_not_warned_of_a_plan_but_may_read_it(tmp_path, tiny, recwa
     words = (*tiny, "hooks.log=auto")
     with caplog.at_level("INFO", logger="kao"):
         kao.train(
-            "toy:8", run=tmp_path / "run", recipe="toy-32", length="0.01 minutes", overrides=words
+            "toy:50", run=tmp_path / "run", recipe="toy-32", length="0.01 minutes", overrides=words
         )
     assert not [w for w in recwarn if issubclass(w.category, UserWarning)]
     assert any("images" in line for line in caplog.messages)

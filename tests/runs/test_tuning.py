@@ -19,7 +19,6 @@ from kao.runs.budgets import (
     Candidate,
     Conditions,
     Ledger,
-    described,
     front,
     load_budget,
     load_budgets,
@@ -239,13 +238,6 @@ def test_a_learned_grid_is_tried_with_its_knots_written_out(learning, own):
     # So it depends on nothing: here nothing was learned.
     save_budgets(own, CONDITIONS, [replace(candidate(2, 1.0), sampling=way)])
     assert own.drawing(load_budget(own, 2)).sampling == way
-
-
-def test_a_way_is_described_by_what_is_not_the_default():
-    plain = SamplingConfig(sampler=DDIM(), grid=grids.uniform, steps=5)
-    assert described(plain) == "ddim, uniform, 5 steps"
-    other = replace(plain, sampler=DDIM(eta=0.5), grid=grids.Karras(rho=5.0))
-    assert described(other) == "ddim eta 0.5, karras rho 5.0, 5 steps"
 
 
 # --- measuring ----------------------------------------------------------------------------------

@@ -94,3 +94,10 @@ def test_the_images_of_a_run_in_minutes_follow_from_its_speed():
     assert Length(minutes=2).expected_images(50.0) == 6000
     assert Length(minutes=2).expected_images(1e-9) == 1
     assert Length(images=70).expected_images(50.0) == 70
+
+
+@pytest.mark.parametrize("number", ["9" * 20, "9" * 400, "1000000000M"])
+def test_a_length_that_no_run_comes_to_is_refused(number):
+    for unit in ("images", "steps", "minutes"):
+        with pytest.raises(ConfigError, match="expected fewer"):
+            Length.parse(f"{number} {unit}", batch=2)

@@ -3,9 +3,11 @@
 Nothing heavy is imported before a command runs: `kao --help` must answer at once.
 """
 
+import functools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import typer
 
@@ -65,6 +67,30 @@ app.command()(export)
 app.command()(push)
 app.command("tune-sampler")(tune_sampler)
 app.add_typer(edit_app, name="edit")
+
+
+def _bounded(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command, which refuses whole numbers of more than 64 bits as a configuration does.
+
+    A maximum of each option would say the same, and stand in the help of each.
+    """
+
+    @functools.wraps(command)
+    def checked(**given: Any) -> Any:
+        for name, value in given.items():
+            if isinstance(value, int) and abs(value) > sys.maxsize:
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} = {value}; expected a whole number of at most "
+                    f"{sys.maxsize:,}."
+                )
+        return command(**given)
+
+    return checked
+
+
+for registered in (*app.registered_commands, *edit_app.registered_commands):
+    if registered.callback is not None:
+        registered.callback = _bounded(registered.callback)
 
 
 def _print_version(asked: bool) -> None:

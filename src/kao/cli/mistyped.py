@@ -9,6 +9,7 @@ _EXPECTED = {
     "greater_than": "more than {gt}",
     "less_than": "less than {lt}",
     "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number of fewer digits",
     "float_parsing": "a number",
 }
 """What is expected, by the kind of mistake; braces hold the bound."""

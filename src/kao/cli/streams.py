@@ -9,6 +9,9 @@ from typing import Any
 
 from kao.files import readable
 
+_LONGEST = 2_000
+"""Characters of a message."""
+
 _results: list[str] = []
 """What was put, for who has to keep it."""
 
@@ -30,7 +33,14 @@ def refuse(message: str) -> None:
     rank = os.environ.get("RANK", "0")
     who = "kao" if rank in ("", "0") else f"kao (process {rank})"
     # In one go, or the lines of several processes run into each other.
-    sys.stderr.write(f"{who}: {readable(' '.join(message.split()))}\n")
+    sys.stderr.write(f"{who}: {readable(_shortened(' '.join(message.split())))}\n")
+
+
+def _shortened(message: str) -> str:
+    """Without the middle, where what was typed is a list of very many."""
+    if len(message) <= _LONGEST:
+        return message
+    return f"{message[: _LONGEST // 2]} ... {message[-_LONGEST // 2 :]}"
 
 
 class _End(io.RawIOBase):

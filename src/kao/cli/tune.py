@@ -65,9 +65,11 @@ def tune_sampler(
     from kao.cli.console import say
     from kao.cli.sample import load_denoiser
     from kao.cli.streams import put
+    from kao.config import dump
+    from kao.config.sampling import described
     from kao.metrics import KernelDistance, Wavelets
     from kao.runs import Run
-    from kao.runs.budgets import MEASURED, Ledger, described, front, save_budgets, to_json
+    from kao.runs.budgets import MEASURED, Ledger, front, save_budgets, to_json
     from kao.runs.run import PICTURES
     from kao.runs.tuning import Bench, latest, real_pictures
     from kao.runs.ways import settings
@@ -112,7 +114,7 @@ def tune_sampler(
         put(f"{'calls':>5}  {'distance':>18}  {'seconds':>8}  way to draw")
         for c in best:
             figures = f"{c.score:.4f} ± {c.error:.4f}"
-            put(f"{c.calls:>5}  {figures:>18}  {c.seconds:8.3g}  {described(c.sampling)}")
+            put(f"{c.calls:>5}  {figures:>18}  {c.seconds:8.3g}  {described(dump(c.sampling))}")
     say(str(file))
     say(str(chart))
     say(f"Draw with: kao sample {opened.path} --budget {best[-1].calls}")
@@ -130,7 +132,8 @@ def _measure(
     import time
 
     from kao.cli.console import say
-    from kao.runs.budgets import described
+    from kao.config import dump
+    from kao.config.sampling import described
     from kao.runs.tuning import tune
 
     known, start = ledger.known(), time.monotonic()
@@ -141,8 +144,9 @@ def _measure(
             if (candidate.sampling, candidate.n) in known:
                 continue
             ledger.add(candidate)
+            way = described(dump(candidate.sampling))
             say(
-                f"{described(candidate.sampling)}: {candidate.score:.4f} ± {candidate.error:.4f} "
+                f"{way}: {candidate.score:.4f} ± {candidate.error:.4f} "
                 f"({candidate.n} pictures, {candidate.calls} calls and {candidate.seconds:.3g} "
                 f"seconds each)"
             )
@@ -157,13 +161,13 @@ def _measure(
 
 def _chart(measured: "Sequence[Candidate]", best: "Sequence[Candidate]") -> "Image":
     from kao.config import dump
+    from kao.config.sampling import described
     from kao.reports.front import Mark, front_plot
-    from kao.runs.budgets import described
 
     marks = [
         Mark(
             family=dump(c.sampling)["sampler"]["kind"],
-            label=described(c.sampling),
+            label=described(dump(c.sampling)),
             seconds=c.seconds,
             score=c.score,
             error=c.error,

@@ -39,7 +39,7 @@ def _load(recipe: str, seen: tuple[str, ...]) -> Table:
     origin = _read(recipe)
     try:
         own = tomllib.loads(origin.text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise ConfigError(f"{origin.name} is not TOML: {error}.") from None
     parent = own.pop("extends", None)
     if parent is not None and not isinstance(parent, str):
@@ -115,6 +115,6 @@ def load_config(text: str, name: str) -> RunConfig:
     """
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise ConfigError(f"{name} is not TOML: {error}.") from None
     return parse(RunConfig, table, Origin(name, text))

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
-from kao.config.tree import component
+from kao.config.tree import Origin, Table, component, dump, finite, leaves, parse
 from kao.diffusion import (
     DDIM,
     GRIDS,
@@ -91,6 +91,30 @@ class SamplingConfig:
     steps: int = 25
     threshold: Threshold | None = component(THRESHOLDS, Clip())
     guidance: GuidanceConfig = GuidanceConfig()
+
+
+def described(table: Table) -> str:
+    """A way to draw in a few words, as "ddim eta 0.5, karras, 10 steps"; defaults go unsaid.
+
+    Args:
+        table: A whole [sampling], from `dump`.
+    """
+    kinds = {name: table[name]["kind"] for name in ("sampler", "grid")}
+    usual = leaves(finite(dump(parse(SamplingConfig, kinds, Origin("[sampling]")))))
+    changed = [
+        (key, "..".join(map(str, value)) if isinstance(value, list) else value)
+        for key, value in leaves(finite(table)).items()
+        # A learned grid's knots are many numbers, and follow from the run.
+        if value != usual.get(key) and key not in ("steps", "grid.knots")
+    ]
+    said = kinds | {"steps": f"{table['steps']} steps"}
+    for key, value in changed:
+        owner, _, option = key.partition(".")
+        if owner in kinds:
+            said[owner] += f" {option} {value}"
+        else:
+            said[key] = f"{key} {value}"
+    return ", ".join(said.values())
 
 
 def evenly(sampling: SamplingConfig, schedule: NoiseSchedule) -> SamplingConfig:

@@ -12,7 +12,9 @@ A registry entry is a dataclass (its fields are the options), a function (no opt
 
 import dataclasses
 import json
+import math
 import re
+import sys
 import tomllib
 import types
 import typing
@@ -155,10 +157,29 @@ def _leaf(hint: Any, value: Any, origin: str, path: str) -> Any:
         return tuple(value)
     # Through JSON, since pydantic's strict mode takes a list for a tuple there and only there.
     adapter = TypeAdapter(hint, config=ConfigDict(strict=True))
+    expected = _words(hint)
     try:
-        return adapter.validate_json(json.dumps(value, default=str))
+        read = adapter.validate_json(json.dumps(value, default=str))
+        if not _too_large(read):
+            return _without_signed_zeros(read)
+        expected += f" of at most {sys.maxsize:,}"
     except ValidationError:
-        raise ConfigError(f"{path} = {value!r} in {origin}; expected {_words(hint)}.") from None
+        pass
+    raise ConfigError(f"{path} = {value!r} in {origin}; expected {expected}.")
+
+
+def _too_large(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return any(map(_too_large, value))
+    # Whole numbers have 64 bits in TOML and in tensors.
+    return isinstance(value, int) and abs(value) > sys.maxsize
+
+
+def _without_signed_zeros(value: Any) -> Any:
+    """-0.0 is 0.0, or two configurations would be equal and be written differently."""
+    if isinstance(value, tuple):
+        return tuple(map(_without_signed_zeros, value))
+    return value + 0.0 if isinstance(value, float) else value
 
 
 def _words(hint: Any) -> str:
@@ -208,6 +229,22 @@ def _dump_component(registry: Mapping[str, Any], value: Any) -> Table:
     )
 
 
+def finite(table: Table) -> Table:
+    """A table as JSON can say it, which has no infinity: that is the text "inf"."""
+    return {
+        key: finite(value)
+        if isinstance(value, dict)
+        else [_finite(one) for one in value]
+        if isinstance(value, list)
+        else _finite(value)
+        for key, value in table.items()
+    }
+
+
+def _finite(value: Any) -> Any:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def leaves(table: Table, path: str = "") -> dict[str, Any]:
     """A table as dotted paths and values."""
     flat: dict[str, Any] = {}
@@ -241,7 +278,7 @@ def from_overrides(overrides: Sequence[str]) -> Table:
             )
         try:
             value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except ValueError:  # of a number with thousands of digits, too
             value = text
         branch: Table = {keys[-1]: value}
         if isinstance(value, str) and isinstance(_at(table, keys), dict):

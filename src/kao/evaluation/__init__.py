@@ -1,6 +1,6 @@
 """From sets of pictures to scores with their interval and their protocol."""
 
-from kao.evaluation.card import UNKNOWN, Card, Drawing, differences, unknown
+from kao.evaluation.card import UNKNOWN, Card, Drawing, differences
 from kao.evaluation.comparison import Comparison, Difference, Row, compare, pair_differences
 from kao.evaluation.evaluate import Examination, evaluate
 from kao.evaluation.looking import look
@@ -40,5 +40,4 @@ __all__ = [
     "overlap",
     "pair_differences",
     "protocol_of",
-    "unknown",
 ]

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from kao import __version__
+from kao.config import Table, leaves
+from kao.config.sampling import described
 
 _SHOWN = 12  # hexadecimal digits of a fingerprint that people see
 
@@ -16,9 +18,7 @@ class Drawing:
     """How pictures were drawn; the attributes are those of a card."""
 
     images: int | None = None
-    sampler: str | None = None
-    steps: int | None = None
-    guidance: str | None = None
+    sampling: Table | None = None
     ema: str | None = None
     precision: str | None = None
 
@@ -43,9 +43,7 @@ class Card:
             known.
         features: Names of the feature spaces.
         resize: How pictures were resized for each of `features`.
-        sampler: With its options.
-        steps: Of the sampler.
-        guidance: In words; "none" where the model drew by itself.
+        sampling: All of [sampling], as `kao.runs.guiding.sampling_table` has it.
         ema: The average of the weights that drew; "model": the raw ones, which are none.
         precision: In which the model computed.
         seed: Of the noise, and of every random choice.
@@ -65,9 +63,7 @@ class Card:
     brought: str | None = None
     features: tuple[str, ...]
     resize: tuple[str, ...]
-    sampler: str | None = None
-    steps: int | None = None
-    guidance: str | None = None
+    sampling: Table | None = None
     ema: str | None = None
     precision: str | None = None
     seed: int | None = None
@@ -84,9 +80,7 @@ class Card:
         drawn = [
             f"{label} {value}"
             for label, value in (
-                ("sampler", self.sampler),
-                ("steps", self.steps),
-                ("guidance", self.guidance),
+                ("sampler", "not known" if self.sampling is None else described(self.sampling)),
                 ("weights" if self.ema == "model" else "EMA", self.ema),
                 ("precision", self.precision),
                 ("seed", self.seed),
@@ -99,7 +93,7 @@ class Card:
             f"reference  {_count(self)}{self.reference}{brought} "
             f"(sha256 {self.reference_hash[:_SHOWN]})",
             f"features   {'; '.join(f'{name}, resized: {how}' for name, how in spaces)}",
-            f"drawing    {', '.join(drawn) or 'not known'}",
+            f"drawing    {', '.join(drawn)}",
         ]
 
     @property
@@ -108,9 +102,9 @@ class Card:
 
         Evaluations of one model that share them are the same one, measured again.
         """
-        names = (*_COMPARED, "features", "resize", "metrics", "train_hash", "seed")
+        names = (*_COMPARED, "sampling", "features", "resize", "metrics", "train_hash", "seed")
         asked = [getattr(self, name) for name in names]
-        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:6]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:6]
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -148,11 +142,8 @@ _COMPARED = {
     "n": "drawn pictures",
     "size": "pixels a side",
     "reference_hash": "reference pictures (sha256)",
-    "sampler": "sampler",
-    "steps": "steps",
-    "guidance": "guidance",
 }
-"""What must agree for scores to be ranked, but for the spaces, and what to call it."""
+"""What must agree for scores to be ranked, but for [sampling] and the spaces, and its name."""
 
 
 def differences(a: Card, b: Card) -> list[str]:
@@ -164,7 +155,7 @@ def differences(a: Card, b: Card) -> list[str]:
 
     Args:
         a: One.
-        b: The other.  What one of the two does not know is no difference; see `unknown`.
+        b: The other.  Where one of the two does not know how it was drawn, that is no difference.
 
     Returns:
         A sentence for each difference; none if the scores compare.
@@ -172,11 +163,12 @@ def differences(a: Card, b: Card) -> list[str]:
     found = []
     for name, words in _COMPARED.items():
         one, other = getattr(a, name), getattr(b, name)
-        if one is not None and other is not None and one != other:
+        if one != other:
             found.append(
                 f"{words}: {_shown(name, one, a)} for {a.subject}, {_shown(name, other, b)} for "
                 f"{b.subject}."
             )
+    found += _drawn_otherwise(a, b)
     first, second = (dict(zip(card.features, card.resize, strict=True)) for card in (a, b))
     shared = [space for space in first if space in second]
     if not shared:
@@ -192,9 +184,20 @@ def differences(a: Card, b: Card) -> list[str]:
     return found
 
 
-def unknown(card: Card) -> list[str]:
-    """What a card does not know of what must agree: "sampler", "steps"."""
-    return [words for name, words in _COMPARED.items() if getattr(card, name) is None]
+def _drawn_otherwise(a: Card, b: Card) -> list[str]:
+    """A sentence with the keys of [sampling] in which two cards differ; none if they agree."""
+    if a.sampling is None or b.sampling is None:
+        return []
+    tables = [leaves(card.sampling or {}, "sampling") for card in (a, b)]
+    # A sampler of another kind has other options, so a key may be in one of the two alone.
+    keys = [k for k in tables[0] | tables[1] if tables[0].get(k) != tables[1].get(k)]
+    if not keys:
+        return []
+    first, second = (
+        ", ".join(f"{key} = {table[key]}" for key in keys if key in table) or "none of it"
+        for table in tables
+    )
+    return [f"drawing: {first} for {a.subject}, {second} for {b.subject}."]
 
 
 def _shown(name: str, value: Any, card: Card) -> str:

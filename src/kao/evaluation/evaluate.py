@@ -20,6 +20,12 @@ from kao.metrics.typicality import Ranking, ranking
 FEW = 50
 """Drawn pictures below which a reader is warned."""
 
+_EQUAL = (
+    "The drawn pictures are the reference itself, so these are the scores of equal sets: a "
+    "distance of 0, or below 0 by a distance without bias, which takes the two sets for "
+    "independent ones."
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Examination:
@@ -68,7 +74,7 @@ def evaluate(
         kept: Whether the features of drawn pictures may be kept on the disk.
 
     Raises:
-        DataError: The two sets are of different sizes or the same, nothing can be measured with so
+        DataError: The two sets are of different sizes, nothing can be measured with so
             few pictures, or statistics are of another feature space.
     """
     plan, notes = Plan.of(protocol), list(drawn.notes)
@@ -91,9 +97,7 @@ def evaluate(
         reals=None,
         features=tuple(space.name for space in spaces),
         resize=tuple(space.resize for space in spaces),
-        sampler=drawing.sampler,
-        steps=drawing.steps,
-        guidance=drawing.guidance,
+        sampling=drawing.sampling,
         ema=drawing.ema,
         precision=drawing.precision,
         seed=seed,
@@ -143,6 +147,8 @@ def _to_statistics(ask: _Ask, reference: Reference) -> Examination:
         "the pictures themselves has one."
     )
     scores = scores_of(plan.pairs, views, ask.notes)
+    if ask.drawn.fingerprint == reference.fingerprint:
+        ask.notes.append(_EQUAL)
     known = (
         reference.fingerprint
         or hashlib.sha256(reference.gaussian.mean.numpy().tobytes()).hexdigest()
@@ -155,7 +161,7 @@ def _to_pictures(
     ask: _Ask, real: PictureSet, parts: Parts, train: PictureSet | None, seed: int
 ) -> Examination:
     plan, drawn, notes = ask.plan, ask.drawn, ask.notes
-    notes += [*real.notes, *_about(real, parts, train, n=len(drawn))]
+    notes += [*real.notes, *_about(real, parts, train, drawn)]
     views = {
         space: View.of(ask.seen(space), ask.looking.at(parts.pictures, space), parts)
         for space in plan.measured
@@ -214,23 +220,28 @@ def _check_sets(drawn: PictureSet, real: PictureSet) -> None:
     """Refuse sets that cannot be compared.
 
     Raises:
-        DataError: They are of different sizes, or the same pictures.
+        DataError: They are of different sizes.
     """
     if drawn.size != real.size:
         raise DataError(
             f"{drawn.name} holds pictures of {drawn.size} pixels and {real.name} of {real.size}: "
             f"give --size, to which both are brought."
         )
-    if drawn.fingerprint == real.fingerprint:
-        raise DataError(
-            f"{drawn.name} and {real.name} hold the same {len(drawn):,} pictures, so there is "
-            f"nothing to compare: give drawn pictures, and real ones with --real."
+
+
+def _about(
+    real: PictureSet, parts: Parts, train: PictureSet | None, drawn: PictureSet
+) -> list[str]:
+    """What a reader must know of the reference of drawn pictures."""
+    notes, count, n = [], len(parts.reference), len(drawn)
+    known = frozenset(parts.digests)
+    if drawn.fingerprint == parts.fingerprint:
+        notes.append(_EQUAL)
+    elif same := sum(digest in known for digest in drawn.digests):
+        notes.append(
+            f"{same:,} of {n:,} drawn pictures are in the reference too, pixel for pixel, so "
+            f"distances are lower than to other pictures of the same kind."
         )
-
-
-def _about(real: PictureSet, parts: Parts, train: PictureSet | None, *, n: int) -> list[str]:
-    """What a reader must know of the reference of `n` drawn pictures."""
-    notes, count = [], len(parts.reference)
     if count < len(real):
         notes.append(
             f"The reference is {count:,} of {len(real):,} real pictures, chosen at random."
@@ -250,6 +261,6 @@ def _about(real: PictureSet, parts: Parts, train: PictureSet | None, *, n: int) 
     if train is not None and (seen := int(overlap(parts.pictures, train)[parts.reference].sum())):
         notes.append(
             f"{seen:,} of {count:,} reference pictures were trained on, so a model that "
-            f"learned them by heart scores well: see the copies."
+            f"memorised them scores well: see the copies."
         )
     return notes

@@ -31,9 +31,14 @@ class Parts:
     beside: Tensor
 
     @property
+    def digests(self) -> tuple[bytes, ...]:
+        """Of the reference, as `PictureSet.digests`; no picture is copied for them."""
+        return tuple(self.pictures.digests[i] for i in self.reference.tolist())
+
+    @property
     def fingerprint(self) -> str:
-        """Of the reference, as `PictureSet.fingerprint`; no picture is copied for it."""
-        return fingerprint([self.pictures.digests[i] for i in self.reference.tolist()])
+        """Of the reference, as `PictureSet.fingerprint`."""
+        return fingerprint(self.digests)
 
     @classmethod
     def of(cls, real: PictureSet, protocol: Protocol, *, n: int, seed: int) -> Self:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from kao.evaluation.card import Card, unknown
+from kao.evaluation.card import Card
 from kao.evaluation.results import Evaluation
 
 _NOTED = {
@@ -22,21 +22,14 @@ def remarks(evaluations: Mapping[str, Evaluation]) -> tuple[str, ...]:
     """
     cards = [replace(one.card, subject=name) for name, one in evaluations.items()]
     return (
-        *(note for card in cards if (note := _trusted(card))),
+        *(
+            f"How {card.subject} was drawn is not known: that it was drawn as the others is taken "
+            f"on trust."
+            for card in cards
+            if card.sampling is None
+        ),
         *_differing(cards),
         *_notes(evaluations),
-    )
-
-
-def _trusted(card: Card) -> str:
-    """What is taken on trust of a set whose drawing nobody wrote down."""
-    missing = unknown(card)
-    if not missing:
-        return ""
-    words = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
-    return (
-        f"How {card.subject} was drawn is not known ({words}): that it was drawn as the others is "
-        f"taken on trust."
     )
 
 

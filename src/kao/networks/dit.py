@@ -9,7 +9,6 @@ Shape letters: B batch, C channels or width of a token, N = h w tokens of a pict
 M tokens of a text, T their width.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -132,10 +131,10 @@ class DiTConfig:
                 f'{self.width // self.heads} channels, and network.positions = "rotary" needs a '
                 f"multiple of 4: pairs that turn with x and with y."
             )
-        if not 1 <= self.mlp_ratio * self.width < math.inf:
+        if not 1 <= self.mlp_ratio * self.width < 2**31:
             raise ConfigError(
                 f"network.mlp_ratio = {self.mlp_ratio}; expected a number above 0 that leaves a "
-                f"channel or more: 4 is usual."
+                f"channel or more, and not billions: 4 is usual."
             )
         check_dropout(self.dropout)
         if not 0 < self.mlp_norm_eps < 1:

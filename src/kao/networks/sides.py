@@ -49,6 +49,12 @@ def check_sizes(size: int, *, stem: int, levels: Sequence[int], attention: Seque
     Raises:
         ConfigError: It says what would fit.
     """
+    if len(levels) > size.bit_length():
+        raise ConfigError(
+            f"network.levels has {len(levels):,} levels, each of half the size of the one before, "
+            f"and data.size = {size} can be halved {size.bit_length() - 1} times at most: give "
+            f"fewer levels."
+        )
     factor = stem * 2 ** (len(levels) - 1)
     if size % factor:
         raise ConfigError(

@@ -199,7 +199,7 @@ def differing_keys(configurations: Mapping[str, str]) -> list[list[str]]:
 def _leaves(text: str) -> dict[str, Any]:
     try:
         return leaves(tomllib.loads(text))
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         return {}
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from kao.config.sampling import described
 from kao.evaluation.card import Card
 from kao.evaluation.comparison import Comparison, Difference, Row
 from kao.evaluation.numbers import interval, number
@@ -286,9 +287,10 @@ def _card_rows(cards: Sequence[Card]) -> list[tuple[str, list[str]]]:
         ("Its fingerprint", [card.reference_hash[:12] for card in cards]),
         ("Features", [", ".join(card.features) for card in cards]),
         ("Resized", [", ".join(card.resize) for card in cards]),
-        ("Sampler", [card.sampler for card in cards]),
-        ("Steps", [_known(card.steps) for card in cards]),
-        ("Guidance", [card.guidance for card in cards]),
+        (
+            "Sampler",
+            [_way(card) for card in cards],
+        ),
         ("Weights", [card.ema for card in cards]),
         ("Precision", [card.precision for card in cards]),
         ("Seed", [_known(card.seed) for card in cards]),
@@ -299,6 +301,10 @@ def _card_rows(cards: Sequence[Card]) -> list[tuple[str, list[str]]]:
         for label, values in table
         if any(value is not None for value in values)
     ]
+
+
+def _way(card: Card) -> str | None:
+    return None if card.sampling is None else described(card.sampling)
 
 
 def _counted(count: int | None) -> str:

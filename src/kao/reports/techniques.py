@@ -31,7 +31,7 @@ def techniques(
     """
     try:
         config = tomllib.loads(configuration)
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         return []
     training = mapping(config, "training")
     if not training:

@@ -5,18 +5,16 @@ samplers.jsonl   every measurement on a line of its own, so that a stopped searc
 """
 
 import json
-import math
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import tomli_w
 
 from kao.config import SamplingConfig, dump
-from kao.config.tree import Origin, Table, parse
+from kao.config.tree import Origin, Table, finite, parse
 from kao.errors import ConfigError, KaoError
 from kao.files import read_text, write_text, writing
 from kao.runs.run import Run
@@ -134,7 +132,7 @@ def load_budgets(run: Run) -> tuple[Conditions, list[Candidate]]:
     try:
         text = read_text(path)
         table = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise _unusable(path, run, f"cannot be read ({error})") from error
     if table.get("format") != FORMAT:
         raise _unusable(path, run, f"is of format {table.get('format')}, not {FORMAT}")
@@ -232,13 +230,6 @@ class Ledger:
                 continue
 
 
-def described(sampling: SamplingConfig) -> str:
-    """A way to draw in a few words, as "ddim eta 0.5, karras, 10 steps"; defaults go unsaid."""
-    table = dump(sampling)
-    sampler = _words(table["sampler"], sampling.sampler)
-    return f"{sampler}, {_words(table['grid'], sampling.grid)}, {sampling.steps} steps"
-
-
 def to_json(conditions: Conditions, measured: Sequence[Candidate]) -> Table:
     """Everything that was measured, and the front, as a JSON object."""
     best = front(measured)
@@ -250,26 +241,14 @@ def to_json(conditions: Conditions, measured: Sequence[Candidate]) -> Table:
 
 
 def _to_json(candidate: Candidate) -> Table:
-    """A candidate as JSON can say it, which has no infinity: an open interval ends at "inf"."""
-    table = dump(candidate)
-    guidance = table["sampling"]["guidance"]
-    guidance["interval"] = [x if math.isfinite(x) else str(x) for x in guidance["interval"]]
-    return table
+    """A candidate as JSON can say it: an open interval of guidance ends at "inf"."""
+    return finite(dump(candidate))
 
 
 def _from_json(table: Table, origin: Origin) -> Candidate:
     guidance = table["sampling"]["guidance"]
     guidance["interval"] = [float(x) for x in guidance["interval"]]
     return _candidate(table, origin)
-
-
-def _words(table: Table, component: Any) -> str:
-    # A component that is a function has no options, and its table nothing but its kind.
-    defaults = {f.name: f.default for f in fields(component)} if is_dataclass(component) else {}
-    changed = {k: v for k, v in table.items() if k != "kind" and v != defaults[k]}
-    # A learned grid's knots are many numbers, and follow from the run.
-    options = [f"{k} {v}" for k, v in changed.items() if not isinstance(v, list)]
-    return " ".join([table["kind"], *options])
 
 
 def _candidate(table: Table, origin: Origin) -> Candidate:

@@ -20,7 +20,7 @@ from kao.runs.planning import configure
 from kao.runs.provenance import Provenance
 from kao.runs.run import check_drawing
 from kao.runs.sizing import regularised, resolve
-from kao.runs.small_data import stopped_for_few, trained_on
+from kao.runs.small_data import expected_of_few, stopped_for_few, trained_on
 from kao.runs.timetable import open_intervals
 
 
@@ -79,6 +79,8 @@ def decide(ask: Ask, device: torch.device, processes: Processes) -> Decided:
         )
     config = named
     check_drawing(config)  # which the names of the classes may forbid
+    if not exists:
+        notes = [*notes, *expected_of_few(trained_on(config, len(prepared)))]
     free = not exists and ask.recipe is None and base is None
     asked = ask.request(None).table if free else None
     if asked is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kao.config import RunConfig
+from kao.config import RunConfig, SamplingConfig
 from kao.config.sampling import stepped_by
 from kao.data.pictures import Crop
 from kao.data.split import held_out_count, split
@@ -31,11 +31,10 @@ from kao.files import at_home, write_text, writing
 from kao.metrics import Reference, load_reference
 from kao.processes import Processes
 from kao.runs.averages import BEST, BEST_SCORE, facts_of, known_name
-from kao.runs.budgets import described
 from kao.runs.classes import labels_of
-from kao.runs.guiding import guides
+from kao.runs.guiding import sampling_table
 from kao.runs.pictures import learned_from
-from kao.runs.run import Run, draw
+from kao.runs.run import Run, draw, load_worse
 
 EVALUATIONS = "evaluations"
 """The folder of a run that evaluations are kept in."""
@@ -62,55 +61,12 @@ def own_pictures(config: RunConfig) -> tuple[PictureSet, PictureSet]:
     return everything, everything.take(trained)
 
 
-def drawing_config(run: Run, protocol: Protocol) -> RunConfig:
-    """The configuration to draw with: the run's own, but for what the protocol fixes.
-
-    Raises:
-        ConfigError: The schedule of the run cannot be walked that way; or as `Run.drawing`.
-        CheckpointError: As `Run.drawing`.
-    """
-    config = run.config
+def sampling_of(config: RunConfig, protocol: Protocol) -> SamplingConfig:
+    """How a run draws for a protocol: as it is configured, but for what the protocol fixes."""
     own = config.sampling
     if protocol.sampler is not None:
         own = stepped_by(protocol.sampler, own, config.schedule.build())
-    return run.drawing(
-        replace(
-            own,
-            grid=protocol.grid or own.grid,
-            steps=protocol.steps or own.steps,
-        )
-    )
-
-
-def drawing_of(config: RunConfig, *, images: int, weights: str) -> Drawing:
-    """What the card of an evaluation says of the drawing.
-
-    Args:
-        config: What is drawn with.
-        images: That the model has seen.
-        weights: Name of the weights that draw.
-    """
-    sampling = config.sampling
-    how = described(sampling)
-    return Drawing(
-        images=images,
-        sampler=how.removesuffix(f", {sampling.steps} steps"),
-        steps=sampling.steps,
-        guidance=_in_words(config),
-        ema=weights,
-        precision="fp32",  # drawing uses no autocast
-    )
-
-
-def _in_words(config: RunConfig) -> str:
-    if not guides(config):
-        return "none"
-    guidance = config.sampling.guidance
-    low, high = guidance.interval
-    return (
-        f"by {guidance.worse or 'classes'}, scale {guidance.scale:g}, at sigma / alpha "
-        f"{low:g}..{high:g}, rescale {guidance.rescale:g}"
-    )
+    return replace(own, grid=protocol.grid or own.grid, steps=protocol.steps or own.steps)
 
 
 @dataclass(frozen=True)
@@ -178,7 +134,8 @@ def subject_of_run(
         DataError: There are no such pictures, or the run's own are not where they were.
         OutputError: Pictures cannot be prepared.
     """
-    config = drawing_config(run, protocol)
+    sampling = sampling_of(run.config, protocol)
+    config = run.drawing(sampling)
     checkpoint, damages = run.checkpoint()
     notes = [f"{damage}: {checkpoint.path.name} was taken instead." for damage in damages]
     made = known_name(weights)
@@ -223,10 +180,11 @@ def subject_of_run(
             notes=notes,
         )
 
-    drawing = drawing_of(
-        config,
+    drawing = Drawing(
         images=facts_of(run.path, made).images if made else checkpoint.images,
-        weights=checkpoint.averages[0] if weights == "ema" else made or weights,
+        sampling=sampling_table(sampling, load_worse(config, device=torch.device("cpu"))),
+        ema=checkpoint.averages[0] if weights == "ema" else made or weights,
+        precision="fp32",  # drawing uses no autocast
     )
     return Subject(drawn, seen, shown, learned, drawing, kept=False)
 

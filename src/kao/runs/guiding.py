@@ -1,14 +1,31 @@
 """What may guide a model: checks that need its whole configuration, and that of the worse model."""
 
-from kao.config import RunConfig
+from torch import nn
+
+from kao.config import RunConfig, SamplingConfig, Table, dump
+from kao.config.tree import finite
 from kao.data.names import listed
 from kao.errors import ConfigError
+from kao.runs.weights import fingerprint
 
 
 def guides(config: RunConfig) -> bool:
     """Whether a step asks for two predictions, to go away from one of them."""
     guidance = config.sampling.guidance
     return bool(guidance.worse) or (config.conditions.classes and guidance.scale != 1)
+
+
+def sampling_table(sampling: SamplingConfig, worse: nn.Module | None) -> Table:
+    """All of [sampling] that the drawn pictures depend on, as JSON can say it.
+
+    Args:
+        sampling: How pictures are drawn; the knots of a grid that a run learned are left out of it,
+            as they follow from the run.
+        worse: The model that guides, which is told by its weights: those behind a name may change.
+    """
+    table = finite(dump(sampling))
+    table["guidance"]["worse"] = fingerprint(worse) if worse else ""
+    return table
 
 
 def refuse_vain(config: RunConfig) -> None:

@@ -28,7 +28,7 @@ from kao.runs.sizing import (
     sized,
     with_precision,
 )
-from kao.runs.small_data import stopped_for_few, trained_on
+from kao.runs.small_data import expected_of_few, stopped_for_few, trained_on
 from kao.runs.timetable import with_intervals
 from kao.tracking import read_events
 from kao.training import Length
@@ -229,6 +229,7 @@ def foreseen(ask: Ask, device: torch.device) -> Foreseen:
     source = open_source(data.source, size=data.size, classes=data.classes)
     if not exists:
         config = with_classes(config, source.classes)
+        notes = [*notes, *expected_of_few(trained_on(config, len(source)))]
     config = with_precision(config, device)
     if base is not None:
         trained = trained_on(config, len(source))

@@ -9,6 +9,7 @@ import torch
 
 from kao import __version__
 from kao.config import dump
+from kao.config.sampling import described
 from kao.errors import ConfigError
 from kao.evaluation import Evaluation
 from kao.evaluation.numbers import interval, number
@@ -102,7 +103,6 @@ def facts_of(run: Run, trained: Trained, *, said: Said, diffusers: bool | str) -
     start: Event = next((e for e in reversed(events) if e["event"] == "start"), {})
     sections = dump(trained.config)
     evaluations = evaluations_of(run, trained)
-    sampling = sections["sampling"]
     origin, provenance = imported_from(run.path), Provenance.of_run(run.path)
     return Facts(
         name=said.name,
@@ -132,7 +132,7 @@ def facts_of(run: Run, trained: Trained, *, said: Said, diffusers: bool | str) -
         copies=_copies(evaluations, run.config.data.source),
         kao=__version__,
         diffusers=diffusers,
-        sampling=f"{sampling['sampler']['kind']} in {sampling['steps']} steps",
+        sampling=described(sections["sampling"]),
     )
 
 

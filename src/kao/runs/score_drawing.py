@@ -12,7 +12,7 @@ from kao.diffusion.grids import LogSNR
 from kao.errors import ConfigError
 from kao.metrics import Features, open_space
 from kao.processes import Processes
-from kao.runs.weights import fingerprint
+from kao.runs.guiding import sampling_table
 from kao.runs.yardstick import Yardstick
 
 SAMPLER = "dpm++2m"
@@ -77,10 +77,8 @@ def digest_of(
     Returns:
         8 hexadecimal digits.
     """
-    sampling = dump(quickly(config).sampling)
-    sampling["guidance"]["worse"] = fingerprint(worse) if worse else ""
     facts = {
-        "sampling": sampling,
+        "sampling": sampling_table(quickly(config).sampling, worse),
         "noise": NOISE,
         "pictures": config.evaluation.pictures,
         "average": average,

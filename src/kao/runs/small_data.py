@@ -1,4 +1,4 @@
-"""What keeps fine-tuning on few pictures from learning them by heart.
+"""What keeps fine-tuning on few pictures from memorising them, and what is said of very few.
 
 Three steps, by the number of pictures, for keys that nobody asked for.  The fewer there are, the
 more dropout (Srivastava et al. 2014); below a few thousand, EDM's augmentation, of which the
@@ -35,6 +35,9 @@ class Step:
 STEPS = (Step(300, 0.3, 0.12), Step(2_000, 0.2, 0.12), Step(10_000, 0.1, 0.0))
 """For about a hundred pictures, about a thousand, and about five thousand."""
 
+VERY_FEW = 50
+"""Pictures below which a model is expected to memorise them, whatever is done about it."""
+
 
 def trained_on(config: RunConfig, pictures: int) -> int:
     """How many pictures are learned from, of which the held-out ones are none.
@@ -47,6 +50,21 @@ def trained_on(config: RunConfig, pictures: int) -> int:
         ConfigError: None is left.
     """
     return pictures - held_out_count(pictures, config.data.held_out)
+
+
+def expected_of_few(trained: int) -> list[str]:
+    """What is said where so few pictures are learned from that the model will memorise them.
+
+    Args:
+        trained: How many.
+    """
+    if trained >= VERY_FEW:
+        return []
+    return [
+        f"A model that learns from {trained} picture{'' if trained == 1 else 's'} memorises them "
+        f"and draws little but copies: some hundreds or more are needed for new faces (fewer, with "
+        f"kao finetune)."
+    ]
 
 
 def for_few(config: RunConfig, asked: Table, trained: int) -> tuple[RunConfig, list[str]]:

@@ -12,6 +12,9 @@ _PATTERN = re.compile(rf"\s*{_NUMBER}\s*([kM]?)\s*(image|step|minute|hour)s?\s*"
 
 _MOST_RESERVED = 0.25
 
+_MOST = 10**15
+"""Images: each number up to it, and what it is multiplied by, is exact in float64."""
+
 
 @dataclass
 class Progress:
@@ -47,7 +50,7 @@ class Length:
             batch: Images a step.
 
         Raises:
-            ConfigError: It is none of these, or not more than 0.
+            ConfigError: It is none of these, not more than 0, or too much.
         """
         match = _PATTERN.fullmatch(text)
         number = float(re.sub("[_,]", "", match[1])) if match else 0.0
@@ -57,6 +60,10 @@ class Length:
                 f'"100k images" or "1000 steps".'
             )
         number *= {"": 1, "k": 1_000, "M": 1_000_000}[match[2]]
+        if number * batch > _MOST:
+            raise ConfigError(
+                f'length = "{text}"; expected fewer: a run sees {_MOST:.0e} images at most.'
+            )
         match match[3]:
             case "minute":
                 return cls(minutes=number)
