@@ -1,12 +1,12 @@
 """What a run has learned by heart: the signs of it in what the run tells."""
 
-import bisect
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kao.evaluation.numbers import rounded
+from kao.evaluation.trends import Point, change, over_trend, recent
 
 Event = Mapping[str, Any]
 """One line of metrics.jsonl."""
@@ -22,6 +22,12 @@ _MOVING = ("precision", "rate")
 
 _FEWEST = 8
 """Held-out losses below which nothing is said of their course."""
+
+_FALL = 0.005
+"""Smallest share by which a held-out loss falls that counts."""
+
+_SURE = 6
+"""Standard errors that it must come to, if losses varied independently."""
 
 
 def copies(scores: Sequence[Event]) -> str:
@@ -115,13 +121,17 @@ class Losses:
         return Rise(rise / held[best], since, alone=others <= 0)
 
     def fallen(self) -> float | None:
-        """Share by which the held-out loss fell over the second half of the images, if it did."""
-        held = self._means(self.held)
-        half = bisect.bisect_left(self.images, self.images[-1] / 2)
-        middle = held[min(half, len(held) - 1)]
-        fall = middle - held[-1]
-        counts = fall > 0.005 * middle and fall > 4 * math.sqrt(2) * self.noise
-        return fall / middle if counts else None
+        """Share by which the held-out loss fell over the second half of the images, if it did.
+
+        By a line through them, and by six times what their scatter about it says: an average of
+        the weights moves slowly, so losses that stay where they are wander, too.
+        """
+        # Their errors are not known: the scatter alone says them.
+        late = recent([Point(x, y, 1e-9) for x, y in zip(self.images, self.held, strict=True)])
+        moved = change(late, late[0].images, late[-1].images)
+        before = over_trend(late, late[0].images)
+        counts = -moved.value > max(_FALL * before, _SURE * moved.error)
+        return -moved.value / before if counts else None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,10 @@ FEWEST = 4
 """Scores below which nothing is said of them: two make a line, and two say how far it is off."""
 
 CHANCE = 0.05
-"""Share of runs that stay where they are, of which a verdict may say otherwise once by chance."""
+"""Share of runs that stay where they are, of which any verdict may say that they improve."""
+
+_LOOKS = 9
+"""Verdicts of a run of twelve scores, the most that "auto" takes."""
 
 _FLAT = 0.25
 """Share of the score that as much training again must bring, at best, for a run not to be flat."""
@@ -87,7 +90,7 @@ class Trend:
         value: The score at their end, on the line.
         change: Over them.
         error: Of the last score, by itself: below two of them it is one of real pictures.
-        falls: Whether it fell beyond chance, by two standard errors at least.
+        falls: Whether it fell beyond chance.
         rises: Whether it rose beyond chance, by three standard errors at least.
     """
 
@@ -109,16 +112,18 @@ class Trend:
         ends = over_trend(late, late[-1].images)
         span = round(late[-1].images - late[0].images)
         # A trend is looked at after every score, so one of them is far off by chance in the end:
-        # the level of each look is that of all, divided by the looks so far (Bonferroni).
-        looks = len(scores) - FEWEST + 1
+        # the level of each look is that of all, divided by the looks (Bonferroni; Dunn 1961).
+        looks = max(_LOOKS, len(scores) - FEWEST + 1)
         chance = NormalDist().inv_cdf(1 - CHANCE / looks)
 
-        def beyond(least: float) -> bool:
-            z = max(least, chance)
+        def beyond(z: float) -> bool:
             error = change(late, late[0].images, late[-1].images, z=z).error
             return abs(moved.value) >= z * error > 0
 
-        falls, rises = moved.value < 0 and beyond(2), moved.value > 0 and beyond(3)
+        falls, rises = (
+            moved.value < 0 and beyond(chance),
+            moved.value > 0 and beyond(max(3, chance)),
+        )
         return cls(len(late), span, ends, moved, late[-1].error, falls, rises)
 
     @property
