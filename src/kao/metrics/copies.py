@@ -138,8 +138,8 @@ class CopyFinder:
         if len(train) < LEAST:
             raise DataError(
                 f"{len(train)} training pictures are too few to tell copies from new pictures, "
-                f"and a model of so few memorises them; expected {LEAST} or more: hold drawn "
-                f"pictures against them by eye, or leave the search for copies out."
+                f"and a model of so few memorises them; expected {LEAST} or more: compare "
+                f"drawn pictures with them by eye, or leave the search for copies out."
             )
         self.train = train
         self._searches = _searches(train, space, seen, device)
