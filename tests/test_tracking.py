@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from kao.errors import ConfigError, MissingExtraError, OutputError
 from kao.tracking import FIGURES, METRICS, Jsonl, TensorBoard, Wandb, read_events
@@ -165,7 +166,9 @@ def test_tensorboard_shows_the_pictures_of_both_weights(tmp_path):
     assert (shown.step, shown.width, shown.height) == (32, 3, 2)
 
 
-def test_tensorboard_drops_the_points_of_steps_that_are_done_again(tmp_path):
+def test_tensorboard_drops_the_points_of_steps_that_are_done_again(tmp_path, monkeypatch):
+    # Files of one second are sorted by a counter of the process, as texts: 10 before 9.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     first = TensorBoard(tmp_path, images=0)
     for images in (32, 64, 96):
         first.event("train", images, {"loss": 1.0})

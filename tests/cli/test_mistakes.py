@@ -24,7 +24,7 @@ def test_a_missing_folder_is_named(refused, tmp_path):
 
 def test_an_empty_folder_is_named(refused, faces, tmp_path):
     said = refused("train", faces(0), "--run", tmp_path / "run")
-    assert said.startswith(f"{tmp_path / 'faces'} holds no picture; expected two or more of .bmp")
+    assert said.startswith(f"{tmp_path / 'faces'} holds no picture; expected two or more of .avif")
 
 
 def test_a_folder_that_cannot_be_read_is_named(refused, faces, tmp_path, monkeypatch):

@@ -58,7 +58,7 @@ def test_a_folder_and_an_archive_stand_for_their_first_pictures(photos):
         ("photos/text.png", "text.png is not a picture"),
         ("photos/empty.png", r"empty.png is empty \(0 bytes\)"),
         ("photos/cut.png", "cut.png is truncated or damaged"),
-        ("nothing", "nothing holds no picture; expected one or more of .bmp"),
+        ("nothing", "nothing holds no picture; expected one or more of .avif"),
         ("photos.zip/inner/9.png", "There is no picture 9.png in .*inner: check its name"),
         ("photos.zip/outer", "holds no folder 'outer'"),
     ],
