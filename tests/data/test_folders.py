@@ -581,6 +581,32 @@ def test_names_of_an_archive_that_are_utf_8_without_saying_so_are_read_as_they_w
     assert sorted(FolderSource(file)._keys) == ["é.png", "î1.png"]
 
 
+@pytest.mark.parametrize("folder", ["é", "a/b"])
+def test_a_folder_in_an_archive_is_found_by_the_name_it_is_listed_by(tmp_path, folder):
+    raw = folder.replace("/", "\\").encode()
+    stand_in = "Q" * len(raw)
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for number in range(2):
+            archive.writestr(f"{stand_in}/{number}.png", png(number))
+    file = tmp_path / "x.zip"
+    file.write_bytes(file.read_bytes().replace(stand_in.encode(), raw))
+    assert keys(FolderSource(file / folder)) == ["0.png", "1.png"]
+
+
+def test_texts_without_an_ending_hide_no_pictures_without_one(tmp_path):
+    fill(tmp_path, "a", "b", "c.d", LICENSE="x", MAKEFILE="x", NOTICE="x", README="x")
+    assert keys(FolderSource(tmp_path)) == ["a", "b", "c.d"]
+
+
+def test_tables_and_labels_that_are_not_used_are_named(tmp_path):
+    fill(tmp_path, "cat/0.png", "dog/1.png", metadata_csv="file,label\ncat/0.png,x\n")
+    (tmp_path / "cat" / "captions.csv").write_text("file,text\n0.png,y\n")
+    source = FolderSource(tmp_path)
+    assert list(source.classes) == ["cat", "dog"]
+    assert "1 tables" in source.notes[0] and "cat/captions.csv" in source.notes[0]
+    assert source.notes[1].startswith("1 labels of metadata.csv are not used")
+
+
 def test_a_plain_loop_over_a_source_ends(tmp_path):
     assert len(list(FolderSource(fill(tmp_path, "0.png", "1.png")))) == 2
 

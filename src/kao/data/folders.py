@@ -53,8 +53,17 @@ class FolderSource:
         ]
         tables = [name for name in listing.tables if arranged.root.startswith(_parent(name))]
         self._notes = [*arranged.notes, *listing.oddities]
+        if unread := sorted(set(listing.tables) - set(tables)):
+            self._notes.append(
+                f"{len(unread):,} tables are not read, since they do not lie above all pictures: "
+                f"{listed(unread, 3)}"
+            )
         captions, labels = self._read(tables, arranged.root, listing.pictures)
 
+        if arranged.classes and labels:
+            self._notes.append(
+                f"{len(labels):,} labels of {', '.join(tables)} are not used: folders are classes"
+            )
         named = _class_names(keys, arranged, labels)
         self._classes = picked(natural(set(named.values())), classes, of=str(self._path))
         index = {name: number for number, name in enumerate(self._classes)}

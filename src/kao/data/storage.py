@@ -35,7 +35,6 @@ _METHODS = {9: "Deflate64", 93: "Zstandard", 95: "XZ", 96: "JPEG", 98: "PPMd", 9
 _CLUTTER = ("thumbs.db", "desktop.ini")
 _OTHER_TABLES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".xlsx", ".parquet")
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
-_PROBED = 3  # files of an unknown ending whose content decides about the ending
 
 RUN = "run.toml"
 """What makes a folder a run directory."""
@@ -100,11 +99,10 @@ class Listing:
     def _take_by_content(self, others: dict[str, list[str]], head: Callable[[str], bytes]) -> None:
         """Take the pictures among files of other endings; the rest stays in `others`."""
         taken: list[str] = []
-        for extension, names in list(others.items()):
-            if any(begins_as_picture(head(name)) for name in names[:_PROBED]):
-                found = {name for name in names if begins_as_picture(head(name))}
-                others[extension] = [name for name in names if name not in found]
-                taken += found
+        for extension in others.keys() - {*_OTHER_TABLES, *_ARCHIVES}:
+            found = {name for name in others[extension] if begins_as_picture(head(name))}
+            others[extension] = [name for name in others[extension] if name not in found]
+            taken += found
         if taken:
             self.pictures = sorted([*self.pictures, *taken])
             self.oddities.append(
@@ -288,7 +286,7 @@ class Archive:
                 f"{path} is not a ZIP archive, or is damaged ({error}): "
                 f"expected a folder or a .zip file; copy it again."
             ) from error
-        names = self._zip.namelist()
+        names = [_name(member) for member in self._zip.infolist()]
         if self._prefix and not any(name.startswith(self._prefix) for name in names):
             folders = sorted({name.partition("/")[0] for name in names if "/" in name})
             raise DataError(
@@ -301,7 +299,7 @@ class Archive:
         leading_out: list[str] = []
         twice: list[str] = []
         for member in self._zip.infolist():
-            name = _name(member).replace("\\", "/")
+            name = _name(member)
             parts = PurePosixPath(name).parts
             if name.endswith("/") or not parts or any(map(_hidden, set(parts[:-1]) - {".."})):
                 continue
@@ -355,11 +353,15 @@ class Archive:
 
 
 def _name(member: zipfile.ZipInfo) -> str:
-    """Its name; many programs write UTF-8 without saying so, which ZIP then takes for cp437."""
+    """Its name with "/" between the parts.
+
+    Many programs write UTF-8 without saying so, which ZIP then takes for cp437.
+    """
+    name = member.filename
     if not member.flag_bits & _UTF8:
         with contextlib.suppress(UnicodeError):
-            return member.filename.encode("cp437").decode()
-    return member.filename
+            name = name.encode("cp437").decode()
+    return name.replace("\\", "/")
 
 
 def find(path: Path) -> Storage:
