@@ -102,14 +102,14 @@ class Listing:
         taken: list[str] = []
         for extension, names in list(others.items()):
             if any(begins_as_picture(head(name)) for name in names[:_PROBED]):
-                found = [name for name in names if begins_as_picture(head(name))]
-                others[extension] = [name for name in names if name not in set(found)]
+                found = {name for name in names if begins_as_picture(head(name))}
+                others[extension] = [name for name in names if name not in found]
                 taken += found
         if taken:
             self.pictures = sorted([*self.pictures, *taken])
             self.oddities.append(
                 f"{len(taken):,} files are pictures by their content, whatever their names end in, "
-                f"and were taken: {listed(taken, 5)}"
+                f"and were taken: {listed(sorted(taken), 5)}"
             )
 
     def _pass_over(self, others: Mapping[str, Sequence[str]]) -> None:
