@@ -92,7 +92,7 @@ def test_of_train_and_val_train_is_taken_and_said(tmp_path):
     source = FolderSource(tmp_path)
     assert keys(source) == ["train/cat/0.png", "train/dog/1.png"]
     assert list(source.classes) == ["cat", "dog"]
-    assert source.notes == ["took the folder train and left out test/, val/"]
+    assert source.notes == ["took the folder train and left out test/, val/ (2 pictures)"]
 
 
 @pytest.mark.parametrize(
@@ -105,6 +105,9 @@ def test_of_train_and_val_train_is_taken_and_said(tmp_path):
         ("train_images", "test_images"),
         ("training set", "eval set"),
         ("train-00", "holdout-00"),
+        ("TrainSet", "TestSet"),
+        ("trainA", "testA"),
+        ("trainval", "test"),
     ],
 )
 def test_parts_of_a_set_are_known_by_many_names_and_are_no_classes(tmp_path, train, test):
@@ -112,6 +115,19 @@ def test_parts_of_a_set_are_known_by_many_names_and_are_no_classes(tmp_path, tra
     source = FolderSource(tmp_path)
     assert (keys(source), list(source.classes)) == ([f"{train}/0.png", f"{train}/1.png"], [])
     assert f"left out {test}/" in source.notes[0]
+
+
+def test_what_lies_beside_plainly_named_parts_is_left_out_with_them(tmp_path):
+    fill(tmp_path, "train/0.png", "train/1.png", "test/2.png", "extra/3.png", "extra/4.png")
+    source = FolderSource(tmp_path)
+    assert keys(source) == ["train/0.png", "train/1.png"]
+    assert source.notes == ["took the folder train and left out extra/, test/ (3 pictures)"]
+
+
+def test_names_of_pictures_are_no_parts_of_a_class(tmp_path):
+    names = [f"{c}/{part}_0.png" for c in ("cat", "dog") for part in ("train", "test")]
+    source = FolderSource(fill(tmp_path, *names))
+    assert (len(source), list(source.classes), source.notes) == (4, ["cat", "dog"], [])
 
 
 def test_parts_inside_classes_are_parts_too(tmp_path):
@@ -134,7 +150,10 @@ def test_parts_without_one_to_train_on_are_taken_together_and_are_no_classes(tmp
     assert "test, val" in source.notes[0]
 
 
-@pytest.mark.parametrize("folders", [("train", "bus"), ("Dev Patel", "Val Kilmer"), ("a", "b")])
+@pytest.mark.parametrize(
+    "folders",
+    [("train", "bus"), ("steam train", "toy train"), ("Dev Patel", "Val Kilmer"), ("a", "b")],
+)
 def test_names_that_only_look_like_parts_are_classes(tmp_path, folders):
     source = FolderSource(fill(tmp_path, *(f"{folder}/0.png" for folder in folders)))
     assert set(source.classes) == set(folders)
@@ -163,6 +182,27 @@ def test_labels_of_numbered_folders_are_in_their_table(tmp_path, given, classes,
     for source in (FolderSource(root), FolderSource(zipped(root, tmp_path / "f.zip"))):
         assert (list(source.classes), labels(source)) == (classes, labels_)
         assert ("dataset.json" in " ".join(source.notes)) == (given is None or None in labels_)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["00000/00000.png", "00000/00999.png", "01000/01000.png", "69000/69999.png"],
+        ["00000/000000000.png", "00001/000010000.png", "00012/000129999.png"],
+        ["00000/000000.png", "00001/001234.png", "00069/069999.png"],
+    ],
+    ids=["FFHQ", "img2dataset", "thousands"],
+)
+def test_folders_that_the_numbers_of_their_files_decide_are_no_classes(tmp_path, names):
+    source = FolderSource(fill(tmp_path, *names))
+    assert (len(source), list(source.classes)) == (len(names), [])
+
+
+@pytest.mark.parametrize(
+    "names", [["00001/00001.png", "00002/00001.png"], ["0/12.png", "1/1012.png"]]
+)
+def test_numbers_that_are_names_are_classes(tmp_path, names):
+    assert len(FolderSource(fill(tmp_path, *names)).classes) == 2
 
 
 def test_a_file_of_that_name_from_another_program_is_no_mistake(tmp_path):
@@ -291,7 +331,7 @@ def test_captions_are_read_in_both_vocabularies(tmp_path, name, text):
     (root / name).write_text(text, encoding="utf-8")
     for source in (FolderSource(root), FolderSource(zipped(root, tmp_path / "f.zip"))):
         assert [source[index].caption for index in range(3)] == ["one", "two", None]
-        assert "1 of 3 pictures have no caption" in source.notes[0]
+        assert "1 of 3 pictures have no caption" in source.notes[-1]
 
 
 def test_a_table_inside_the_folder_that_was_entered_is_read(tmp_path):
@@ -321,6 +361,34 @@ def test_rows_that_name_no_picture_are_counted(tmp_path):
     source = FolderSource(fill(tmp_path, "0.png", "1.png", captions_csv=table))
     (note,) = source.notes
     assert note.startswith("50 rows of captions.csv name no picture here: gone/0.png")
+
+
+def test_rows_without_a_name_are_counted_and_empty_ones_are_not(tmp_path):
+    csv = "file_name,text\n0.png,a\n,b\n,\n\n1.png,c\n"
+    jsonl = '{"file_name": "0.png"}\n{"file_name": null, "text": "b"}\n{"file_name": "1.png"}\n'
+    for name, table in (("metadata_csv", csv), ("metadata_jsonl", jsonl)):
+        source = FolderSource(fill(tmp_path / name, "0.png", "1.png", **{name: table}))
+        assert source.notes[0].startswith("1 rows of") and "without a name" in source.notes[0]
+
+
+def test_columns_that_are_not_read_are_named(tmp_path):
+    csv = ",file_name,text,Class,age\n0,0.png,a,x,3\n1,1.png,b,y,4\n"
+    jsonl = "".join(
+        f'{{"file_name": "{i}.png", "text": "a", "class": [1], "age": 2.5}}\n' for i in range(2)
+    )
+    for name, table in (("metadata_csv", csv), ("metadata_jsonl", jsonl)):
+        (note,) = FolderSource(fill(tmp_path / name, "0.png", "1.png", **{name: table})).notes
+        assert note.startswith("passed over columns of") and note.endswith("not read: age, class")
+
+
+def test_tables_in_other_folders_are_named(tmp_path):
+    root = fill(tmp_path, "train/a/0.png", "train/b/1.png", "test/a/2.png")
+    for folder in ("train/a", "test/a", "about"):
+        (root / folder).mkdir(exist_ok=True)
+        (root / folder / "captions.csv").write_text("file,caption\n0.png,one\n")
+    source = FolderSource(root)
+    assert source[0].caption is None
+    assert source.notes[-1].startswith("did not read about/captions.csv, train/a/captions.csv: ")
 
 
 @pytest.mark.parametrize(
@@ -382,6 +450,38 @@ def test_the_content_of_a_file_decides_whether_it_is_a_picture(tmp_path):
         assert "1 without an ending" in source.notes[1]
 
 
+def test_pictures_without_an_ending_are_found_behind_other_files(tmp_path):
+    root = fill(tmp_path, "a", "b", AUTHORS="x", LICENSE="x", Makefile="x", README="x")
+    assert keys(FolderSource(root)) == ["a", "b"]
+
+
+def test_raw_pictures_are_counted_and_not_taken_for_their_previews(tmp_path):
+    root = fill(tmp_path, "0.png", "1.png")
+    for name in ("2.DNG", "3.nef"):
+        Image.new("RGB", (4, 4)).save(root / name, "TIFF")
+    source = FolderSource(root)
+    assert keys(source) == ["0.png", "1.png"]
+    assert "1 .dng, 1 .nef" in source.notes[0]
+
+
+def test_what_to_do_with_an_archive_follows_from_what_it_is(tmp_path):
+    root = fill(tmp_path, "0.png", "1.png", metadata_csv="file_name,text\n0.png,a\n1.png,b\n")
+    for name in ("a.parquet", "b.tar.xz"):
+        (root / name).write_bytes(b"x")
+    (note,) = FolderSource(root).notes
+    assert "the pictures in b.tar.xz, unpack it" in note
+    assert "in a.parquet, write hf:" in note and "captions and labels" not in note
+    (root / "c.zip").write_bytes(b"x")
+    (note,) = FolderSource(root).notes
+    assert "name c.zip itself, or unpack it here for metadata.csv to count" in note
+
+
+def test_a_table_beside_an_archive_is_named(tmp_path):
+    path = zipped(fill(tmp_path / "f", "0.png", "1.png"), tmp_path / "f.zip")
+    (tmp_path / "metadata.jsonl").write_text("")
+    assert FolderSource(path).notes == ["left out metadata.jsonl: lies beside f.zip, and not in it"]
+
+
 def test_a_heic_picture_that_cannot_be_read_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setattr("kao.data.storage.EXTENSIONS", EXTENSIONS - HEIC)
     source = FolderSource(fill(tmp_path, "0.png", "1.png", IMG_2_HEIC="x"))
@@ -389,7 +489,17 @@ def test_a_heic_picture_that_cannot_be_read_names_the_extra(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    "folder", ["@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found", ".thumbnails", "__MACOSX"]
+    "folder",
+    [
+        "@eaDir",
+        "#recycle",
+        "~snapshot",
+        "Temporary Items",
+        "$RECYCLE.BIN",
+        "lost+found",
+        ".thumbnails",
+        "__MACOSX",
+    ],
 )
 def test_pictures_of_systems_are_left_out_and_said(tmp_path, folder):
     root = fill(tmp_path / "f", "a/0.png", "b/1.png", f"{folder}/2.png", f"a/{folder}/0.png/3.png")
@@ -400,14 +510,17 @@ def test_pictures_of_systems_are_left_out_and_said(tmp_path, folder):
 
 
 def test_hidden_files_and_folders_named_as_pictures_are_passed_over(tmp_path):
-    fill(
-        tmp_path, "0.png", "1.png", ".2.png", ".git/3.png", "__MACOSX/._0.png", "Thumbs.db",
-        "album.jpg/4.png",
+    root = fill(
+        tmp_path / "f", "0.png", "1.png", ".2.png", ".git/3.png", "__MACOSX/._0.png", "Thumbs.db",
+        "album.jpg/4.png", ".originals/5/6.png",
     )  # fmt: skip
-    (tmp_path / "empty.jpg").mkdir()
-    assert keys(FolderSource(tmp_path)) == ["0.png", "1.png", "album.jpg/4.png"]
-    zipped(tmp_path, tmp_path / "x.zip")
-    assert keys(FolderSource(tmp_path / "x.zip")) == ["0.png", "1.png", "album.jpg/4.png"]
+    (root / "empty.jpg").mkdir()
+    for source in (FolderSource(root), FolderSource(zipped(root, tmp_path / "x.zip"))):
+        assert keys(source) == ["0.png", "1.png", "album.jpg/4.png"]
+        assert source.notes[1:] == [
+            "left out __MACOSX/._0.png: folders of a system or server",
+            "left out .2.png, .git/3.png, .originals/5/6.png: hidden files and folders",
+        ]
 
 
 def test_loops_of_links_end_and_dead_links_are_named(tmp_path):
@@ -545,7 +658,9 @@ def test_places_without_pictures_are_data_errors(tmp_path):
     fill(tmp_path, "0.png")
     with pytest.raises(DataError, match=r"holds one picture, 0\.png"):
         FolderSource(tmp_path)
-    with pytest.raises(DataError, match="is not a ZIP archive"):
+    with pytest.raises(
+        DataError, match=r"is not a ZIP archive.* Unpack an archive of another kind"
+    ):
         FolderSource(tmp_path / "0.png")
 
 
@@ -603,7 +718,7 @@ def test_tables_and_labels_that_are_not_used_are_named(tmp_path):
     (tmp_path / "cat" / "captions.csv").write_text("file,text\n0.png,y\n")
     source = FolderSource(tmp_path)
     assert list(source.classes) == ["cat", "dog"]
-    assert "1 tables" in source.notes[0] and "cat/captions.csv" in source.notes[0]
+    assert "cat/captions.csv" in source.notes[0]
     assert source.notes[1].startswith("1 labels of metadata.csv are not used")
 
 

@@ -92,10 +92,17 @@ def test_the_fingerprint_is_stable_and_follows_content_and_classes(tmp_path):
     assert len({first, *(other.fingerprint for other in others)}) == 3
 
 
+def test_the_split_to_train_on_is_known_by_other_names(tmp_path):
+    part = datasets.load_from_disk(saved(tmp_path))
+    datasets.DatasetDict(Test=part.select([0, 1]), Training=part).save_to_disk(tmp_path / "both")
+    assert len(HuggingFaceSource(str(tmp_path / "both"))) == 4
+
+
 def test_a_split_is_taken_and_a_missing_one_named(tmp_path):
     part = datasets.load_from_disk(saved(tmp_path))
     datasets.DatasetDict(train=part, test=part.select([0, 1])).save_to_disk(tmp_path / "both")
-    assert len(HuggingFaceSource(str(tmp_path / "both"))) == 4
+    whole = HuggingFaceSource(str(tmp_path / "both"))
+    assert (len(whole), whole.notes[0]) == (4, "took the split train and left out test (2 rows)")
     assert len(HuggingFaceSource(str(tmp_path / "both"), split="test")) == 2
     with pytest.raises(DataError, match=r"no split 'tets' \(did you mean \"test\"\?\)"):
         HuggingFaceSource(str(tmp_path / "both"), split="tets")

@@ -279,6 +279,7 @@ SOUND = {
     "a text with a wrong checksum": png_with(b"tEXt", b"a\0b", checksum=5),
     "a chunk that is too short": png_with(b"pHYs", b"z"),
     "no end": stored(scene(), "PNG")[:-12],
+    "an orientation with a wrong checksum": png_with(b"eXIf", b"II*\0", checksum=5),
     "something behind it": stored(scene(), "PNG") + b"x" * 1000,
 }
 

@@ -53,10 +53,11 @@ class FolderSource:
         ]
         tables = [name for name in listing.tables if arranged.root.startswith(_parent(name))]
         self._notes = [*arranged.notes, *listing.oddities]
-        if unread := sorted(set(listing.tables) - set(tables)):
+        unread = {*listing.tables} - {*tables}
+        if elsewhere := natural({t for t in unread if not t.startswith(arranged.left_out)}):
+            where = f"{arranged.root} and above it" if arranged.root else "the top folder"
             self._notes.append(
-                f"{len(unread):,} tables are not read, since they do not lie above all pictures: "
-                f"{listed(unread, 3)}"
+                f"did not read {listed(elsewhere, 3)}: tables are read from {where} alone"
             )
         captions, labels = self._read(tables, arranged.root, listing.pictures)
 
@@ -120,13 +121,14 @@ class FolderSource:
         labels: dict[str, str] = {}
         known = frozenset(names) if tables else frozenset()
         for table in tables:
-            lost: list[str] = []
+            lost, others = list[str](), set[str]()
             said = 0
             for row in rows(self._storage.read(table), table):
                 places = (_parent(table) + row.file, root + row.file)
                 name = next((name for name in places if name in known), None)
+                others |= row.others
                 if name is None:
-                    lost.append(row.file)
+                    lost.append(row.file or "a row without a name")
                 elif row.caption or row.label:
                     said += 1
                     if row.caption:
@@ -136,6 +138,10 @@ class FolderSource:
             if lost:
                 self._notes.append(
                     f"{len(lost):,} rows of {table} name no picture here: {listed(lost, 3)}"
+                )
+            if others:
+                self._notes.append(
+                    f"passed over columns of {table} that are not read: {listed(natural(others))}"
                 )
             if not said:
                 self._notes.append(f"{table} gives no caption and no label to any picture")

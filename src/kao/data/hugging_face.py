@@ -7,6 +7,7 @@ from typing import Any
 
 from kao.data import pictures
 from kao.data.item import Item
+from kao.data.layout import TRAIN
 from kao.data.names import listed, picked
 from kao.errors import DataError, MissingExtraError, near_miss
 from kao.files import at_home
@@ -35,7 +36,7 @@ class HuggingFaceSource:
 
     def __init__(self, name: str, *, classes: Sequence[str] = (), split: str | None = None):
         self._name, self._split = name, split
-        data, self._image = _opened(name, split)
+        data, self._image, left_out = _opened(name, split)
         self._label = _first(data.features, "ClassLabel")
         self._caption = next(
             (
@@ -55,7 +56,7 @@ class HuggingFaceSource:
                 f"hf:{name} holds {len(self._rows)} pictures to take; expected two or more."
             )
         columns = [column for column in (self._image, self._label, self._caption) if column]
-        self._notes = self._passed_over(data, columns)
+        self._notes = [*left_out, *self._passed_over(data, columns)]
         self._data = data.select_columns(columns)
         # The package gives its own digest of files and transformations no public name.
         decides = (data._fingerprint, split, self._classes, len(self._rows), columns)
@@ -116,8 +117,8 @@ class HuggingFaceSource:
         return [row for row, label in enumerate(data[self._label]) if label in self._renamed]
 
 
-def _opened(name: str, split: str | None) -> tuple[Any, str]:
-    """The split with its pictures left encoded, and the name of the column that holds them."""
+def _opened(name: str, split: str | None) -> tuple[Any, str, Sequence[str]]:
+    """The split with its pictures left encoded, the name of their column, and notes."""
     try:
         import datasets
     except ImportError:
@@ -125,7 +126,7 @@ def _opened(name: str, split: str | None) -> tuple[Any, str]:
             "datasets", extra="hf", purpose="read data sets of Hugging Face"
         ) from None
 
-    path = at_home(name)
+    path, left_out = at_home(name), list[str]()
     try:
         if any((path / saved).is_file() for saved in _SAVED):
             found = datasets.load_from_disk(str(path))
@@ -140,12 +141,15 @@ def _opened(name: str, split: str | None) -> tuple[Any, str]:
 
     if isinstance(found, datasets.DatasetDict):
         splits = list(found)
-        chosen = split or (splits[0] if len(splits) == 1 else "train")
+        train = next((one for one in splits if one.lower() in TRAIN), "train")
+        chosen = split or (splits[0] if len(splits) == 1 else train)
         if chosen not in splits:
             raise DataError(
                 f"hf:{name} has no split {chosen!r}{near_miss(chosen, splits)}: "
                 f"its splits are {listed(splits)}."
             )
+        if others := [f"{one} ({len(found[one]):,} rows)" for one in splits if one != chosen]:
+            left_out.append(f"took the split {chosen} and left out {listed(others, 5)}")
         found = found[chosen]
     elif split is not None:
         raise DataError(f"hf:{name} is not divided into splits: leave out {split!r}.")
@@ -155,7 +159,7 @@ def _opened(name: str, split: str | None) -> tuple[Any, str]:
             f"hf:{name} has no column of pictures: expected one of type Image, "
             f"met {listed(list(found.features))}."
         )
-    return found.cast_column(column, datasets.Image(decode=False)), column
+    return found.cast_column(column, datasets.Image(decode=False)), column, left_out
 
 
 def _first(features: Any, kind: str) -> str | None:

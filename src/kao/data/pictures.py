@@ -13,6 +13,7 @@ through libjpeg-turbo (simplejpeg), everything else through Pillow.  Along the w
 HEIC is read where pillow-heif is installed (the extra "heif").
 """
 
+import zlib
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from io import BytesIO
@@ -44,6 +45,13 @@ EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"}
 ) | (HEIC if find_spec("pillow_heif") else frozenset())
 """Which files of a folder are tried, in lower case; what they are is decided by content."""
+
+RAW = frozenset(
+    {".3fr", ".arw", ".cr2", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".nef", ".nrw"}
+    | {".orf", ".pef", ".rw2", ".sr2", ".srf", ".srw"}
+)
+"""Endings of cameras' raw files, in lower case: they begin as TIFF, and what a reader of TIFF finds
+in them is a small preview."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 
@@ -172,7 +180,10 @@ def _chunks(data: bytes) -> Iterator[bytes]:
     at = 8
     while at + 8 <= len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        if data[at + 4 : at + 8] in _PIXELS_OF_PNG:
+        kind = data[at + 4 : at + 8]
+        # Of these the orientation alone may be damaged, and the picture is still sound.
+        whole = data[end - 4 : end] == zlib.crc32(data[at + 4 : end - 4]).to_bytes(4, "big")
+        if kind in _PIXELS_OF_PNG and (whole or kind != b"eXIf"):
             yield data[at:end]
         at = end
 

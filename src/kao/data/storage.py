@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol, Self
 
 from kao.data.names import listed
-from kao.data.pictures import EXTENSIONS, HEAD, HEIC, HEIC_EXTRA, begins_as_picture
+from kao.data.pictures import EXTENSIONS, HEAD, HEIC, HEIC_EXTRA, RAW, begins_as_picture
 from kao.data.prepared import IMAGES
 from kao.errors import DataError, near_miss
 
@@ -24,8 +24,9 @@ TABLES = ("captions.csv", "metadata.csv", "metadata.jsonl", "dataset.json")
 """Files beside pictures that say more about them, in lower case."""
 
 SYSTEM = frozenset(
-    "@eadir/@recycle/.@__thumb/#recycle/#snapshot/$recycle.bin/recycler/system volume information/"
-    "lost+found/__macosx/.trash/.trashes/.thumbnails/.ipynb_checkpoints".split("/")
+    "@eadir/@recycle/@recently-snapshot/.@__thumb/#recycle/#snapshot/~snapshot/$recycle.bin/recycler/"
+    "system volume information/found.000/network trash folder/temporary items/lost+found/__macosx/"
+    ".trash/.trashes/.thumbnails/.ipynb_checkpoints".split("/")
 )
 """Folders of servers and systems, in lower case, which hold thumbnails and what was deleted."""
 
@@ -33,8 +34,9 @@ _METHODS = {9: "Deflate64", 93: "Zstandard", 95: "XZ", 96: "JPEG", 98: "PPMd", 9
 """Ways in which ZIP files are compressed that Python may not know (APPNOTE 4.4.5)."""
 
 _CLUTTER = ("thumbs.db", "desktop.ini")
-_OTHER_TABLES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".xlsx", ".parquet")
-_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
+_OTHER_TABLES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".xlsx")
+_SHARDS = (".parquet", ".arrow")
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2", ".zst", ".7z", ".rar")
 
 RUN = "run.toml"
 """What makes a folder a run directory."""
@@ -76,7 +78,7 @@ class Listing:
             extension = os.path.splitext(last)[1]
             if not SYSTEM.isdisjoint(folders):
                 system += [name] if extension in EXTENSIONS else []
-            elif last.startswith("."):
+            elif any(part.startswith(".") for part in (*folders, last)):
                 hidden += [name] if extension in EXTENSIONS else []
             elif extension in EXTENSIONS:
                 listing.pictures.append(name)
@@ -86,7 +88,7 @@ class Listing:
                 others.setdefault(extension, []).append(name)
         listing._take_by_content(others, head)
         listing.odd(system, "folders of a system or server")
-        listing.odd(hidden, "hidden files")
+        listing.odd(hidden, "hidden files and folders")
         listing._pass_over(others)
         return listing
 
@@ -99,7 +101,7 @@ class Listing:
     def _take_by_content(self, others: dict[str, list[str]], head: Callable[[str], bytes]) -> None:
         """Take the pictures among files of other endings; the rest stays in `others`."""
         taken: list[str] = []
-        for extension in others.keys() - {*_OTHER_TABLES, *_ARCHIVES}:
+        for extension in others.keys() - {*_OTHER_TABLES, *_SHARDS, *_ARCHIVES, *RAW}:
             found = {name for name in others[extension] if begins_as_picture(head(name))}
             others[extension] = [name for name in others[extension] if name not in found]
             taken += found
@@ -118,17 +120,23 @@ class Listing:
         most = sorted(kinds.items(), key=lambda kind: -kind[1])
         counts = listed([f"{n:,} {extension or 'without an ending'}" for extension, n in most])
         hints = [HEIC_EXTRA] if HEIC & kinds.keys() else []
-        if tables := [name for kind in _OTHER_TABLES for name in others.get(kind, ())]:
+        if unread := [name for kind in _OTHER_TABLES for name in others.get(kind, ())]:
             hints.append(
                 f"captions and labels are read from {', '.join(TABLES)} alone, and not from "
-                f"{listed(tables, 3)}"
+                f"{listed(unread, 3)}"
             )
         if archives := [name for kind in _ARCHIVES for name in others.get(kind, ())]:
             zips = [name for name in archives if name.lower().endswith(".zip")]
+            tables = listed(self.tables, 3)
+            beside = f", or unpack it here for {tables} to count" if self.tables else ""
             hints.append(
-                f"for the pictures in it, name {zips[0]} itself"
+                f"for the pictures in it, name {zips[0]} itself{beside}"
                 if zips
                 else f"for the pictures in {listed(archives, 3)}, unpack it"
+            )
+        if shards := [name for kind in _SHARDS for name in others.get(kind, ())]:
+            hints.append(
+                f"for pictures in {listed(shards, 3)}, write hf: before the path of the folder"
             )
         self.oddities.append(
             f"passed over {sum(kinds.values()):,} files that are not read as pictures: {counts}"
@@ -152,10 +160,6 @@ class Storage(Protocol):
         Raises:
             DataError: It cannot be read; the message names it and says why.
         """
-
-
-def _hidden(folder: str) -> bool:
-    return folder.startswith(".") and folder.lower() not in SYSTEM
 
 
 def _too_large(name: str, size: int) -> DataError:
@@ -220,7 +224,7 @@ class Folder:
 def _walk(
     root: Path, broken: list[str], closed: list[str], ours: list[str]
 ) -> Iterator[tuple[str, os.stat_result]]:
-    """Names and stats of the regular files below `root`, but for those in hidden folders.
+    """Names and stats of the regular files below `root`.
 
     Links that lead nowhere go to `broken`, folders that cannot be opened to `closed`, what kao has
     made to `ours`.
@@ -253,7 +257,7 @@ def _walk(
                 broken.append(name)
                 continue
             if stat.S_ISDIR(about.st_mode):
-                waiting += [] if _hidden(entry.name) else [name + "/"]
+                waiting.append(name + "/")
             elif stat.S_ISREG(about.st_mode):
                 yield name, about
 
@@ -283,8 +287,8 @@ class Archive:
         # A directory of members that was tampered with makes zipfile raise nearly anything.
         except Exception as error:
             raise DataError(
-                f"{path} is not a ZIP archive, or is damaged ({error}): "
-                f"expected a folder or a .zip file; copy it again."
+                f"{path} is not a ZIP archive, or is damaged ({error}): expected a folder or a "
+                f".zip file. Unpack an archive of another kind, and copy a damaged one again."
             ) from error
         names = [_name(member) for member in self._zip.infolist()]
         if self._prefix and not any(name.startswith(self._prefix) for name in names):
@@ -301,7 +305,7 @@ class Archive:
         for member in self._zip.infolist():
             name = _name(member)
             parts = PurePosixPath(name).parts
-            if name.endswith("/") or not parts or any(map(_hidden, set(parts[:-1]) - {".."})):
+            if name.endswith("/") or not parts:
                 continue
             if name.startswith("/") or ".." in parts or ":" in parts[0]:
                 leading_out.append(name)
@@ -315,6 +319,8 @@ class Archive:
                 self._members[name] = member
         files = {name: (member.file_size, member.CRC) for name, member in self._members.items()}
         listing = Listing.of(files, self._head)
+        beside = [table for table in TABLES if (self.path.parent / table).is_file()]
+        listing.odd(beside, f"lies beside {self.path.name}, and not in it")
         listing.odd(leading_out, "names that lead out of the archive")
         listing.odd(twice, "the archive holds a later member of the same name")
         return listing

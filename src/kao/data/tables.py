@@ -4,7 +4,7 @@ Two vocabularies are read, this project's and that of Hugging Face's imagefolder
 
     file    file_name    text    caption    label
 
-One column names the picture; caption (or text) and label may be absent; others are ignored.  The
+One column names the picture; caption (or text) and label may be absent; others are not read.  The
 dataset.json of StyleGAN and EDM is read, too: {"labels": [["00000/img00000000.png", 5], ...]}.
 """
 
@@ -19,14 +19,23 @@ from kao.errors import DataError
 _FILE = ("file", "file_name")
 _CAPTION = ("caption", "text")
 _LABEL = "label"
+_READ = {*_FILE, *_CAPTION, _LABEL, ""}  # numbers of rows have no name
 
 
 class Row(NamedTuple):
-    """What a table says about one picture; None for a cell that is empty or absent."""
+    """What a table says about one picture; None for a cell that is empty or absent.
+
+    Attributes:
+        file: Which one; empty where the row does not say.
+        caption: What it shows.
+        label: Its class.
+        others: Columns that are not read.
+    """
 
     file: str
     caption: str | None
     label: str | None
+    others: frozenset[str] = frozenset()
 
 
 def rows(data: bytes, name: str) -> Iterator[Row]:
@@ -38,7 +47,7 @@ def rows(data: bytes, name: str) -> Iterator[Row]:
         name: Of the file: says which of the two it is, and goes into error messages.
 
     Yields:
-        Rows that name a picture, in order.
+        Rows that are not empty, in order.
 
     Raises:
         DataError: It is not UTF-8, not CSV or JSON, or has no column that names the picture.
@@ -54,10 +63,10 @@ def rows(data: bytes, name: str) -> Iterator[Row]:
         return
     records = _json_records(text, name) if name.lower().endswith(".jsonl") else _csv(text, name)
     for record in records:
-        file = _cell(record, *_FILE)
-        if file:
-            file = file.replace("\\", "/").removeprefix("./")
-            yield Row(file, _cell(record, *_CAPTION), _cell(record, _LABEL))
+        if any(record.values()):
+            file = (_cell(record, *_FILE) or "").replace("\\", "/").removeprefix("./")
+            others = frozenset(record) - _READ
+            yield Row(file, _cell(record, *_CAPTION), _cell(record, _LABEL), others)
 
 
 def _dataset(text: str) -> Iterator[Row]:
@@ -109,9 +118,8 @@ def _json_records(text: str, name: str) -> Iterator[dict[str, str]]:
                 f'{{"file_name": ..., "text": ...}}.'
             )
         cells = {
-            key.strip().lower(): str(value).strip()
+            key.strip().lower(): str(value).strip() if isinstance(value, str | int) else ""
             for key, value in record.items()
-            if isinstance(value, str | int)
         }
         _check_columns(list(cells), f"{name}, line {number},")
         yield cells
