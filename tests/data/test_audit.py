@@ -123,6 +123,18 @@ def test_a_picture_saved_again_resized_or_brightened_is_a_near_duplicate():
     assert near_duplicates(thumbnails_of(images)) == [[1, 2, 3, 4]]
 
 
+def test_pictures_that_are_merely_alike_are_no_group_of_half_the_set():
+    """Small shapes on plain ground: each is near to some others, and so all are linked."""
+    rng, images = np.random.default_rng(0), []
+    for _ in range(200):
+        page = np.full((32, 32, 3), 255, np.uint8)
+        y, x = rng.integers(8, 14, 2)
+        page[y : y + 6, x : x + 6] = rng.integers(0, 60)
+        images.append(tensor(Image.fromarray(page)))
+    audit, groups = audit_of(images)
+    assert np.bincount(groups).max() <= 20 and all(len(g) <= 20 for g in audit.near.examples)
+
+
 def test_a_mirror_image_is_a_near_duplicate():
     pictures = [smooth(seed) for seed in range(4)]
     mirrored = ImageOps.mirror(pictures[2]).point(lambda level: min(255, level + 3))

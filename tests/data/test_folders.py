@@ -138,6 +138,18 @@ def test_parts_inside_classes_are_parts_too(tmp_path):
     assert "left out cat/test/, dog/test/" in source.notes[0]
 
 
+def test_parts_of_one_class_alone_are_parts_too(tmp_path):
+    source = FolderSource(fill(tmp_path, "cat/train/0.png", "cat/test/1.png", "dog/2.png"))
+    assert keys(source) == ["cat/train/0.png", "dog/2.png"]
+
+
+@pytest.mark.parametrize("names", ["trainA trainB testA testB", "train.1 train.2 val.1"])
+def test_folders_to_train_on_are_taken_together(tmp_path, names):
+    source = FolderSource(fill(tmp_path, *(f"{name}/0.png" for name in names.split())))
+    assert keys(source) == [f"{name}/0.png" for name in names.split()[:2]]
+    assert list(source.classes) == []
+
+
 def test_a_test_set_beside_pictures_is_left_out(tmp_path):
     source = FolderSource(fill(tmp_path, "0.png", "1.png", "test/2.png"))
     assert keys(source) == ["0.png", "1.png"]
@@ -445,7 +457,7 @@ def test_the_content_of_a_file_decides_whether_it_is_a_picture(tmp_path):
     (root / "noending-either").write_bytes(b"no picture")
     for source in (FolderSource(root), FolderSource(zipped(root, tmp_path / "f.zip"))):
         assert len(source) == 6
-        assert source.notes[0].startswith("4 files are pictures by their content")
+        assert source.notes[0].startswith("4 files begin as pictures")
         assert "2.png?width=640" in source.notes[0]
         assert "1 without an ending" in source.notes[1]
 

@@ -309,6 +309,14 @@ def test_a_jpeg_without_its_last_mark_is_whole_and_one_that_lacks_more_is_not():
         decode(file[:-40], "x")
 
 
+def test_a_progressive_jpeg_that_is_cut_between_two_scans_is_refused():
+    file = stored(scene(200, 160), "JPEG", quality=90, progressive=True)
+    scans = [at for at in range(len(file)) if file[at : at + 2] == b"\xff\xc4"]
+    for at in scans[2:]:
+        with pytest.raises(DataError, match="truncated"):
+            decode(file[:at], "x")
+
+
 def heic():
     file = io.BytesIO()
     pillow_heif.from_pillow(scene()).save(file, quality=95)

@@ -26,7 +26,7 @@ from kao.data.keeping import Kept, keep, place
 from kao.data.loading import Batch, batches
 from kao.data.prepare import MIN_SIZE
 from kao.data.prepared import PreparedSet
-from kao.data.split import held_out_count, split
+from kao.data.split import check_split, split
 from kao.diffusion import (
     EDM,
     SCHEDULES,
@@ -348,8 +348,7 @@ class RunConfig:
         self, prepared: PreparedSet, device: torch.device, processes: Processes, kept: Kept | None
     ) -> Callable[[int], Iterator[Batch]]:
         """From images seen to the batches that follow, of the pictures that are trained on."""
-        count = len(prepared)
-        train, _ = split(prepared.groups, held_out_count(count, self.data.held_out))
+        train, _ = split(prepared.groups, check_split(prepared.groups, self.data.held_out))
         kept = kept or place(prepared, self.data.keep, device, processes=processes.local_world)
         pictures = keep(prepared, kept, device)
         return lambda images: batches(

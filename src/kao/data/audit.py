@@ -23,6 +23,7 @@ from kao.data.pictures import Crop
 
 _SIDES = (32, 64, 128, 256, 512, 1024)
 _EXAMPLES, _NAMES = 20, 6
+_CHAIN = 10  # a group of more pictures, and of more than one in so many, is none of duplicates
 
 
 @dataclass(frozen=True)
@@ -247,7 +248,11 @@ class Tally:
 
         different = np.sort(order[starts])
         thumbnails = np.frombuffer(self._thumbnails, np.uint8).reshape(-1, 3, 8, 9)
-        near = [different[group].tolist() for group in near_duplicates(thumbnails[different])]
+        # Where much of every picture is plain, as of letters, pictures that are merely alike are
+        # linked one by one into a group of half the set.
+        most = max(_CHAIN, len(digests) // _CHAIN)
+        found = near_duplicates(thumbnails[different])
+        near = [different[group].tolist() for group in found if len(group) <= most]
         first = np.arange(len(digests))
         for group in near:
             first[group] = group[0]

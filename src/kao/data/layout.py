@@ -21,7 +21,7 @@ from kao.data.names import listed, natural
 TRAIN = frozenset({"train", "training", "trn", "trainset", "trainval"})
 SPLITS = TRAIN | {
     *("val", "valid", "validation", "valset", "dev", "development"),
-    *("test", "testing", "tst", "testset", "eval", "evaluation", "holdout"),
+    *("test", "testing", "tst", "testset", "eval", "evaluation", "holdout", "pred"),
 }
 """Words in the names of folders, in lower case, that are parts of a set and no classes."""
 
@@ -71,14 +71,15 @@ def layout(names: Sequence[str], *, wanted: Sequence[str] = ()) -> Layout:
             left = natural({f"{root}{folder}/" for folder in rest})
             left_out += left
             count = sum(name.startswith(left) for name in here)
-            more = f" and {beside:,} pictures beside it" if train and beside else ""
+            more = f" and {beside:,} pictures beside it" if len(train) == 1 and beside else ""
+            took = ", ".join(f"{root}{folder}" for folder in train)
             notes.append(
-                f"took {f'the folder {root}{train}' if train else f'{beside:,} pictures'} and left "
+                f"took {f'the folder {took}' if train else f'{beside:,} pictures'} and left "
                 f"out {listed(left, 5)} ({count:,} pictures){more}"
             )
-            if not train:
+            if len(train) != 1:
                 return Layout(root, (), tuple(notes), tuple(left_out))
-            root += f"{train}/"
+            root += f"{train[0]}/"
         elif beside:
             if folders:
                 shown = ", ".join(natural(folders)[:5])
@@ -124,16 +125,17 @@ def _in_classes(
         # A picture in the class itself has no word.
         parts["/".join(above)][part if name.count("/") >= depth else ""] += 1
     parted = {above: _parted(inside) for above, inside in parts.items()}
-    if not all(train and rest for train, rest in parted.values()):
+    rests = {above: rest for above, (train, rest) in parted.items() if train}
+    left = natural({f"{above}/{part}/" for above, rest in rests.items() for part in rest})
+    if not left:
         return Layout(root, natural({*folders}), tuple(notes), tuple(left_out))
-    left = natural({f"{above}/{part}/" for above, (_, rest) in parted.items() for part in rest})
-    count = sum(parts[above][part] for above, (_, rest) in parted.items() for part in rest)
+    count = sum(parts[above][part] for above, rest in rests.items() for part in rest)
     note = f"left out {listed(left, 5)} ({count:,} pictures): not to train on"
     return Layout(root, natural({*folders}), (*notes, note), (*left_out, *left))
 
 
-def _parted(folders: Iterable[str]) -> tuple[str, set[str]]:
-    """Of folders that are parts of a set, that to train on and the others; else "" and none.
+def _parted(folders: Iterable[str]) -> tuple[tuple[str, ...], set[str]]:
+    """Of folders that are parts of a set, those to train on and the others; else none.
 
     Of folders to train on and others, a word among other words will do if each has one, as in "test
     images"; and where both are named so plainly, what lies beside them ("extra") is left out, too.
@@ -142,9 +144,9 @@ def _parted(folders: Iterable[str]) -> tuple[str, set[str]]:
     plain = natural({folder for folder, word in words.items() if word and word <= SPLITS})
     named = natural({folder for folder, word in words.items() if word & SPLITS})
     for known in (plain, named if len(named) == len(words) else ()):
-        train = [folder for folder in known if words[folder] & TRAIN]
+        train = tuple(folder for folder in known if words[folder] & TRAIN)
         if train and len(train) < len(known):
-            return train[0], set(words) - {train[0]}
+            return train, set(words) - {*train}
     if len(plain) < len(words) or (len(plain) == 1 and words[plain[0]] & TRAIN):
-        return "", set()
-    return "", set(words)
+        return (), set()
+    return (), set(words)

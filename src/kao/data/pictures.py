@@ -155,6 +155,8 @@ def _decode_plain_jpeg(data: bytes, name: str) -> tuple[_Pixels, str] | None:
         try:
             pixels = simplejpeg.decode_jpeg(data, "RGB")
         except ValueError:  # all is there but the mark of the end, or so it will say again
+            if b"\xff\xc2" in data:  # progressive: it may be cut where a coarse picture is whole
+                return None
             pixels = simplejpeg.decode_jpeg(data + b"\xff\xd9", "RGB")
     except ValueError:
         return None

@@ -16,6 +16,8 @@ from kao.errors import ConfigError
 TOY_COUNT = 10_000
 """Faces that plain "toy" means."""
 
+_DIGITS = 9  # of a number of faces
+
 Opener = Callable[[str, int, Sequence[str]], ImageSource]
 """Takes what follows the prefix, the size to draw at, and the classes to take."""
 
@@ -27,6 +29,8 @@ def _toy(count: str, size: int, classes: Sequence[str]) -> ImageSource:
     digits = count.replace("_", "")
     if count and not (digits.isascii() and digits.isdecimal()):
         raise ConfigError(f"toy:{count} is not understood: write toy, or a number as in toy:5000.")
+    if len(digits) > _DIGITS:
+        raise ConfigError(f"toy:{count} is more faces than can be drawn: at most {_DIGITS} digits.")
     return ToyFaces(int(digits) if count else TOY_COUNT, size=size, classes=classes)
 
 

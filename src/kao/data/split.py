@@ -47,14 +47,13 @@ def held_out_count(count: int, asked: int | Literal["auto"]) -> int:
 def split(groups: NDArray[np.int64], held_out: int) -> tuple[Tensor, Tensor]:
     """Divide a set by whole groups: a function of the two arguments alone.
 
-    Groups are drawn at random until enough pictures are held out.  A group of more than
-    `held_out` pictures is trained on.
+    Groups are drawn at random, and held out while they fit into the number.
 
     Args:
         groups: int64, (N,): of each picture the first of its near duplicates, as
             `PreparedSet.groups` has them.
-        held_out: How many to hold out, 0 .. N - 1; the last group may add a few, and fewer are
-            held out where most pictures lie in larger groups.
+        held_out: How many to hold out at most, 0 .. N - 1; a few less where the last groups are
+            too large, and none where all are.
 
     Returns:
         Indices to train on and indices held out: int64, each ascending, together 0 .. N - 1.
@@ -63,9 +62,14 @@ def split(groups: NDArray[np.int64], held_out: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(mixed_seed(_SPLIT, count))
     order = torch.randperm(count, generator=generator).numpy()
     sizes = np.bincount(groups, minlength=count)
-    order = order[(sizes[order] > 0) & (sizes[order] <= held_out)]
-    before = np.cumsum(sizes[order]) - sizes[order]
-    held = np.isin(groups, order[before < held_out])
+    left, taken = held_out, list[int]()
+    for first in order[sizes[order] > 0].tolist():
+        if left == 0:
+            break
+        if sizes[first] <= left:
+            taken.append(first)
+            left -= int(sizes[first])
+    held = np.isin(groups, taken)
     return torch.from_numpy(np.flatnonzero(~held)), torch.from_numpy(np.flatnonzero(held))
 
 
@@ -74,20 +78,19 @@ def check_split(groups: NDArray[np.int64], asked: int | Literal["auto"]) -> int:
 
     Args:
         groups: As of `split`.
-        asked: As of `held_out_count`; "auto" holds fewer out where most pictures lie in large
-            groups.
+        asked: As of `held_out_count`; "auto" counts each group once.
 
     Raises:
-        ConfigError: As `held_out_count`, or no split into whole groups holds as many out.
+        ConfigError: As `held_out_count`, or whole groups give less than half of the number.
     """
+    if asked == "auto":
+        return held_out_count(len(np.unique(groups)), asked)
     wanted = held_out_count(len(groups), asked)
-    train, held = split(groups, wanted)
-    if len(train) and len(held) >= wanted:
-        return wanted
-    if asked == "auto" and len(train):
-        return len(held)
-    raise ConfigError(
-        f"data.held_out = {asked} of {len(groups):,} pictures, but near duplicates are held out "
-        f"together, and most lie in groups too large for that: remove duplicates, set another "
-        f'number, or "auto".'
-    )
+    held = len(split(groups, wanted)[1])
+    if 2 * held < wanted:
+        raise ConfigError(
+            f"data.held_out = {asked} of {len(groups):,} pictures, but near duplicates are held "
+            f"out together, and only {held} lie in groups small enough for that: remove "
+            f'duplicates, set another number, or "auto".'
+        )
+    return wanted

@@ -36,6 +36,19 @@ _METHODS = {9: "Deflate64", 93: "Zstandard", 95: "XZ", 96: "JPEG", 98: "PPMd", 9
 _CLUTTER = ("thumbs.db", "desktop.ini")
 _OTHER_TABLES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".xlsx")
 _SHARDS = (".parquet", ".arrow")
+_NEVER = (
+    ".xml",
+    ".npy",
+    ".npz",
+    ".pt",
+    ".pth",
+    ".safetensors",
+    ".html",
+    ".md",
+    ".py",
+    ".mp4",
+    ".mov",
+)
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2", ".zst", ".7z", ".rar")
 
 RUN = "run.toml"
@@ -101,15 +114,15 @@ class Listing:
     def _take_by_content(self, others: dict[str, list[str]], head: Callable[[str], bytes]) -> None:
         """Take the pictures among files of other endings; the rest stays in `others`."""
         taken: list[str] = []
-        for extension in others.keys() - {*_OTHER_TABLES, *_SHARDS, *_ARCHIVES, *RAW}:
+        for extension in others.keys() - {*_OTHER_TABLES, *_SHARDS, *_ARCHIVES, *RAW, *_NEVER}:
             found = {name for name in others[extension] if begins_as_picture(head(name))}
             others[extension] = [name for name in others[extension] if name not in found]
             taken += found
         if taken:
             self.pictures = sorted([*self.pictures, *taken])
             self.oddities.append(
-                f"{len(taken):,} files are pictures by their content, whatever their names end in, "
-                f"and were taken: {listed(sorted(taken), 5)}"
+                f"{len(taken):,} files begin as pictures, whatever their names end in, and are "
+                f"read as such: {listed(sorted(taken), 5)}"
             )
 
     def _pass_over(self, others: Mapping[str, Sequence[str]]) -> None:
@@ -128,9 +141,9 @@ class Listing:
         if archives := [name for kind in _ARCHIVES for name in others.get(kind, ())]:
             zips = [name for name in archives if name.lower().endswith(".zip")]
             tables = listed(self.tables, 3)
-            beside = f", or unpack it here for {tables} to count" if self.tables else ""
+            beside = f" here for {tables} to count" if self.tables else ""
             hints.append(
-                f"for the pictures in it, name {zips[0]} itself{beside}"
+                f"for the pictures in it, name {zips[0]} itself, or unpack it{beside}"
                 if zips
                 else f"for the pictures in {listed(archives, 3)}, unpack it"
             )

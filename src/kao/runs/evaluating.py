@@ -10,7 +10,7 @@ from torch import Tensor
 from kao.config import RunConfig, SamplingConfig
 from kao.config.sampling import stepped_by
 from kao.data.pictures import Crop
-from kao.data.split import held_out_count, split
+from kao.data.split import check_split, split
 from kao.errors import CheckpointError, DataError
 from kao.evaluation import (
     UNKNOWN,
@@ -57,7 +57,7 @@ def own_pictures(config: RunConfig) -> tuple[PictureSet, PictureSet]:
     """
     prepared = learned_from(config.data)
     everything = of_prepared(prepared, config.data.source)
-    trained, _ = split(prepared.groups, held_out_count(len(prepared), config.data.held_out))
+    trained, _ = split(prepared.groups, check_split(prepared.groups, config.data.held_out))
     return everything, everything.take(trained)
 
 

@@ -106,7 +106,10 @@ class Yardstick:
             whose, self._reals = "held-out", self._held[:_MOST]
         else:
             groups = torch.from_numpy(pictures.groups)
-            rest = order[~torch.isin(groups[order], groups[others])][: min(_MOST, most)]
+            rest = order[~torch.isin(groups[order], groups[others])]
+            if len(rest) < FEWEST:  # nearly all are duplicates of each other
+                rest = order[len(others) :]
+            rest = rest[: min(_MOST, most)]
             whose, self._reals = "training", pictures.take(rest.sort().values).cpu()
         self._distance = KernelDistance(
             self.features(self._reals), name=f"kernel distance {space.name}"
