@@ -134,7 +134,7 @@ def test_a_truncated_file_is_named_and_refused(form):
 def test_no_bytes_no_picture_and_wrong_bytes_are_told_apart():
     with pytest.raises(DataError, match=r"a\.png is empty \(0 bytes\)"):
         decode(b"", "a.png")
-    with pytest.raises(DataError, match=r"a\.png is not a picture, .* begins with b'<!DOCTYPE ht"):
+    with pytest.raises(DataError, match=r"a\.png is not a picture .* begins with b'<!DOCTYPE ht"):
         decode(b"<!DOCTYPE html><title>404</title>", "a.png")
     with pytest.raises(DataError, match=r"a\.jpg is not a picture"):
         decode(b"\xff\xd8\xff", "a.jpg")
@@ -336,14 +336,31 @@ def test_pictures_of_phones_are_read(make):
 def test_a_heic_picture_names_the_extra_where_it_cannot_be_read(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
-    with pytest.raises(DataError, match=r"photo.jpg is a HEIC picture: pip install .*\[heif\]"):
-        decode(heic(), "photo.jpg")
+    for brand in (b"heic", b"heis", b"hevx", b"mif1"):
+        with pytest.raises(DataError, match=r"photo.jpg is a HEIC picture: pip install .*\[heif\]"):
+            decode(branded(heic(), brand), "photo.jpg")
+
+
+def branded(data, brand):
+    return data[:8] + brand + data[12:]
+
+
+@pytest.mark.parametrize("brand", [b"avif", b"mif1"])
+def test_avif_needs_no_extra_whatever_its_brand(brand, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    monkeypatch.setattr(pictures, "EXTENSIONS", pictures.EXTENSIONS - pictures.HEIC)
+    data = branded(avif(), brand)
+    assert begins_as_picture(data[:HEAD])
+    assert decode(data, "x").encoding == "AVIF RGB"
+    assert not begins_as_picture(heic()[:HEAD])
 
 
 BEGINNINGS = {
     **{form: stored(scene(), form) for form in ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")},
     "AVIF": avif(),
     "HEIC": heic(),
+    **{brand: branded(heic(), brand.encode()) for brand in ("heis", "hevx", "hevm", "mif1")},
     "big TIFF": stored(scene(), "TIFF", big_tiff=True),
 }
 

@@ -55,13 +55,15 @@ in them is a small preview."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 
-HEAD = 32
+HEAD = 64
 """Bytes at the beginning of a file by which `begins_as_picture` knows it."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _BEGINNINGS = (b"\xff\xd8\xff", _PNG, b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BITMAP_HEADS = (12, 40, 52, 56, 64, 108, 124)  # sizes of the header that follows "BM"
-_AVIF, _HEIF = (b"avif", b"avis"), (b"heic", b"heix", b"hevc", b"heim", b"mif1", b"msf1")
+_AVIF = (b"avif", b"avis")
+_HEIF = tuple(map(str.encode, "heic heix heim heis hevc hevx hevm hevs mif1 msf1".split()))
+"""Brands of files in boxes (ISO 23008-12); the last two are those of AVIF pictures too."""
 
 _PIXELS_OF_PNG = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"IEND")
 """Chunks of a PNG file that decide what is seen (W3C PNG, sec. 5.6), with its orientation."""
@@ -110,7 +112,7 @@ def decode(data: bytes, name: str) -> Picture:
     """
     if not data:
         raise DataError(f"{name} is empty (0 bytes): copy it again or delete it.")
-    if data[4:8] == b"ftyp" and data[8:12] in _HEIF:
+    if _is_heic(data[:HEAD]):
         _register_heif(name)
     pixels, encoding = _decode_plain_jpeg(data, name) or _decode_with_pillow(data, name)
     return Picture(torch.from_numpy(pixels).permute(2, 0, 1), encoding)
@@ -123,10 +125,15 @@ def begins_as_picture(head: bytes) -> bool:
         head: Its first `HEAD` bytes, or all.
     """
     if head[4:8] == b"ftyp":
-        return head[8:12] in (*_AVIF, *(_HEIF if EXTENSIONS >= HEIC else ()))
+        return head[8:12] in (*_AVIF, *_HEIF) and (EXTENSIONS >= HEIC or not _is_heic(head))
     bitmap = head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in _BITMAP_HEADS
     webp = head.startswith(b"RIFF") and head[8:12] == b"WEBP"
     return head.startswith(_BEGINNINGS) or bitmap or webp
+
+
+def _is_heic(head: bytes) -> bool:
+    named = head[4:8] == b"ftyp" and head[8:12] in _HEIF
+    return named and not any(brand in head for brand in _AVIF)
 
 
 def _register_heif(name: str) -> None:
@@ -203,9 +210,9 @@ def _opened(data: bytes, name: str) -> tuple[_Pixels, str]:
         raise
     except UnidentifiedImageError:
         raise DataError(
-            f"{name} is not a picture, or its head is damaged: it begins with {data[:12]!r}; "
-            f"expected JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC. Copy it again, convert it or "
-            f"delete it."
+            f"{name} is not a picture of a kind that is read, or its head is damaged: it begins "
+            f"with {data[:12]!r}; expected JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC. "
+            f"Copy it again, convert it or delete it."
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(_bomb(name)) from None
