@@ -314,6 +314,13 @@ def test_preparing_says_what_the_pictures_are_like(kao, faces, tmp_path):
     assert (tmp_path / "set" / "images.u8").stat().st_size == 3 * 3 * 8 * 8
 
 
+def test_what_was_added_since_is_told_where_a_set_is_used_again(kao, faces, tmp_path):
+    folder, words = faces(3), ("--size", "8", "--out", tmp_path / "set")
+    assert "labels.csv" not in kao("prepare", folder, *words)[1]
+    (folder / "labels.csv").write_text("no table that is read")
+    assert "labels.csv" in kao("prepare", folder, *words)[1]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -60,7 +60,7 @@ def test_a_run_is_drawn_from_by_the_names_of_its_classes(said, odd):
 
 
 def test_pictures_are_prepared_scored_and_compared(said, odd):
-    said("prepare", odd / "set", "--size", "16")
+    assert "a\\nb 4" in said("prepare", odd / "set", "--size", "16")
     said("sample", odd / "run", "--n", "8", "--out", odd / "some")
     said("evaluate", odd / "some", "--real", odd / "set", "--features", "wavelets")
     said("evaluate", odd / "run", "--n", "8", "--features", "wavelets", "--json")

@@ -30,11 +30,18 @@ def prepare(
 
     What is prepared is used again until the pictures change; `kao train` calls this by itself.
     """
+    from dataclasses import replace
+
     from kao.cli.streams import put
     from kao.data import open_source
     from kao.data import prepare as prepare_source
+    from kao.data.item import Noted
     from kao.data.pictures import check_crop
+    from kao.files import readable
 
     source = open_source(faces, size=size, classes=class_ or ())
     prepared = prepare_source(source, size=size, crop=check_crop(crop), out=out, workers=workers)
-    put("\n".join([*prepared.audit.lines(), str(prepared.path)]))
+    audit = prepared.audit
+    if isinstance(source, Noted):  # of today, where a set is used again
+        audit = replace(audit, notes=tuple(source.notes))
+    put("\n".join(map(readable, [*audit.lines(), str(prepared.path)])))
