@@ -56,7 +56,7 @@ def spread(trials, *, n, width, **how):
 
 
 @pytest.mark.parametrize("trials", ["both", "drawn"])
-@pytest.mark.parametrize("how", [{}, {"shift": 0.2, "scale": 0.8}])
+@pytest.mark.parametrize("how", [{}, {"shift": 0.2, "scale": 0.8}, {"scale": 0.6}])
 def test_errors_are_how_much_other_pictures_change_the_numbers(trials, how):
     seen, said = spread(trials, n=200, width=8, **how)
     # The standard deviation of 60 has an error of 9 %, and one real set is not another.

@@ -42,9 +42,11 @@ def precision_recall_density_coverage(
     Errors are those of random half-sampling (McCarthy 1969; Wolter 2007, ch. 3): both sets are cut
     in half, radii and memberships are found anew in each of the four pairs of halves, and the
     squares of what pairs without a common picture differ by are four times the variance of the
-    whole.  Pairs that share their real half give the part of the drawn pictures.  A picture less
+    whole.  Pairs that share their real half give the part of the drawn pictures in recall and
+    coverage; precision and density are means over those, and have the error of one.  A picture less
     moves these numbers in steps, for which the jackknife's errors are 1.1 to 2.3 times too large;
-    half the pictures less moves them smoothly.  Distances are computed once; of each picture the
+    half the pictures less moves them smoothly.  The variance of a share p in halves is brought to
+    that of the whole by p (1 - p) of both.  Distances are computed once; of each picture the
     nearest in every group are kept.  Intervals of shares are those of Wilson (1927) for as
     many independent pictures as would have that error, so they stay within 0..1.
 
@@ -68,9 +70,14 @@ def precision_recall_density_coverage(
         cells = _cells(values, whose)  # of pictures of one set, by the other's half and their own
         cells = cells if whose is theirs else cells.mT
         centre = values[0, 0].double().mean().item()
-        own = (cells[..., 0] - cells[..., 1]).square().mean().item() / 4
+        # A share p varies as p (1 - p) does, and that of halves is another one.
+        halved = (cells * (1 - cells)).mean().item() if share_of else 0.0
+        part = (centre * (1 - centre) / halved if halved > 0 else 1.0) / 4
+        own = (cells[..., 0] - cells[..., 1]).square().mean().item() * part
+        if whose is theirs:  # beside given real pictures, a mean over independent ones
+            own = values[0, 0].double().var().item() / len(drawn)
         pairs = torch.stack([cells[:, 0, 0] - cells[:, 1, 1], cells[:, 0, 1] - cells[:, 1, 0]])
-        error = math.sqrt(max(own, pairs.square().mean().item() / 4))
+        error = math.sqrt(max(own, pairs.square().mean().item() * part))
         low, high = centre - Z95 * error, centre + Z95 * error
         return Score(
             f"{name} {label}".strip(),
