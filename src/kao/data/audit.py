@@ -59,7 +59,7 @@ class Audit:
         not_square: Pictures that were cropped or padded.
         exact: Pictures with the same pixels once prepared.
         near: Pictures that look the same or are mirror images, see `duplicates`; each exact group
-            counts once here.
+            counts once here, and chains of many that are merely alike do not.
         repeated: Pictures that have a duplicate in the set, exact or near.
         notes: What the source had to say.
     """

@@ -44,7 +44,7 @@ def rows(data: bytes, name: str) -> Iterator[Row]:
     Args:
         data: Content of a .csv file with a head line, of a .jsonl file, or of a dataset.json, of
             which labels that are no whole numbers are left out.  UTF-8.
-        name: Of the file: says which of the two it is, and goes into error messages.
+        name: Of the file: its ending says which of the three it is, and goes into error messages.
 
     Yields:
         Rows that are not empty, in order.
